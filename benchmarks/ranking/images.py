@@ -1,0 +1,194 @@
+"""CIFAR-10 held in memory: batches cost indexing and, where wanted, one shift and mirror per image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nni.nas.evaluator.pytorch import DataLoader
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from protocols import Protocol
+
+_MEAN = torch.tensor([0.4914, 0.4822, 0.4465]).view(1, 3, 1, 1)
+_STD = torch.tensor([0.2470, 0.2435, 0.2616]).view(1, 3, 1, 1)
+_SHEETS = [f"cifar10_train_{sheet}.webp" for sheet in range(1, 6)]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of shape [N, 3, S, S], normalized, and labels of shape [N], on the CPU."""
+
+    x_train: Tensor
+    y_train: Tensor
+    x_valid: Tensor
+    y_valid: Tensor
+
+
+def load_images(folder: Path, protocol: Protocol) -> Images:
+    """Read the images a protocol needs.
+
+    Args:
+        folder: Holds either the five sheets ``cifar10_train_<1..5>.webp`` with ``cifar10_labels.npz``, or, for
+            at most 5,000 training and 3,000 evaluation images, ``cifar10_small.npz``.
+        protocol: Says how many images of which size.
+
+    Returns:
+        Training images from the benchmark's training half, evaluation images from its validation half.
+
+    Raises:
+        FileNotFoundError: The folder holds neither.
+        ValueError: It holds fewer images than the protocol needs.
+    """
+    if all((folder / sheet).is_file() for sheet in _SHEETS):
+        arrays = _from_sheets(folder)
+    elif (folder / "cifar10_small.npz").is_file():
+        arrays = _from_small(folder)
+    else:
+        raise FileNotFoundError(f"{folder} holds neither {_SHEETS[0]} ... nor cifar10_small.npz.")
+    x_train, y_train, x_valid, y_valid = arrays
+    if len(x_train) < protocol.train_images or len(x_valid) < protocol.evaluation_images:
+        raise ValueError(
+            f"Protocol `{protocol.name}` needs {protocol.train_images} training and "
+            f"{protocol.evaluation_images} evaluation images, but {folder} holds {len(x_train)} and {len(x_valid)}."
+        )
+    train, valid = slice(protocol.train_images), slice(protocol.evaluation_images)
+    return Images(
+        _prepared(x_train[train], protocol),
+        torch.from_numpy(y_train[train].astype(np.int64)),
+        _prepared(x_valid[valid], protocol),
+        torch.from_numpy(y_valid[valid].astype(np.int64)),
+    )
+
+
+def _from_sheets(folder: Path) -> tuple[Any, Any, Any, Any]:
+    from PIL import Image
+
+    with np.load(folder / "cifar10_labels.npz") as labels:
+        y = labels["y_train"]
+        train, valid = labels["nb201_train_idx"], labels["nb201_valid_idx"]
+    tiles = []
+    for sheet in _SHEETS:
+        with Image.open(folder / sheet) as opened:
+            pixels = np.asarray(opened.convert("RGB"))
+        rows, columns = pixels.shape[0] // 32, pixels.shape[1] // 32
+        tiles.append(pixels.reshape(rows, 32, columns, 32, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3))
+    x = np.concatenate(tiles)
+    return x[train], y[train], x[valid], y[valid]
+
+
+def _from_small(folder: Path) -> tuple[Any, Any, Any, Any]:
+    with np.load(folder / "cifar10_small.npz") as small:
+        x_valid = np.concatenate([small["x_valid"], small["x_holdout"]])
+        y_valid = np.concatenate([small["y_valid"], small["y_holdout"]])
+        return small["x_train"], small["y_train"], x_valid, y_valid
+
+
+def _prepared(pixels: Any, protocol: Protocol) -> Tensor:
+    """Shrink, normalize and lay out images of shape [N, 32, 32, 3]."""
+    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
+    factor = x.shape[-1] // protocol.image_size
+    if factor * protocol.image_size != x.shape[-1]:
+        raise ValueError(f"Image size {protocol.image_size} does not divide {x.shape[-1]}.")
+    if factor > 1:
+        x = torch.nn.functional.avg_pool2d(x, factor)
+    x = (x - _MEAN) / _STD
+    return x.contiguous(memory_format=_layout(protocol))
+
+
+def _layout(protocol: Protocol) -> torch.memory_format:
+    return torch.channels_last if protocol.channels_last else torch.contiguous_format
+
+
+class _Tensors(Dataset[Any]):
+    """Give whole batches at once: indexing a tensor is much cheaper than collating single examples."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.x[index], self.y[index]
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        chosen = torch.tensor(indices)
+        return self.x[chosen], self.y[chosen]
+
+
+class EpochShuffle(Sampler[int]):
+    """Shuffle by seed and epoch only, so that a resumed training sees the batches it would have seen.
+
+    Lightning announces each epoch through `set_epoch`. The augmentation draws from the same generator.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed = size, seed
+        self.generator = torch.Generator()
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start the given epoch's random numbers."""
+        self.generator.manual_seed(1_000_003 * self.seed + epoch)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        yield from torch.randperm(self.size, generator=self.generator).tolist()
+
+
+class Augment:
+    """Shift every image by up to `reach` pixels with black borders, and mirror half of them."""
+
+    def __init__(self, reach: int, generator: torch.Generator, layout: torch.memory_format) -> None:
+        self.reach, self.generator, self.layout = reach, generator, layout
+
+    def __call__(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        x, y = batch
+        n, channels, height, width = x.shape
+        black = -_MEAN / _STD
+        padded = black.expand(n, channels, height + 2 * self.reach, width + 2 * self.reach).clone()
+        padded[:, :, self.reach : self.reach + height, self.reach : self.reach + width] = x
+        top, left = torch.randint(2 * self.reach + 1, (2, n, 1), generator=self.generator)
+        mirrored = torch.rand(n, 1, generator=self.generator) < 0.5
+        column = torch.arange(width).expand(n, width)
+        rows = top + torch.arange(height)
+        columns = left + torch.where(mirrored, column.flip(1), column)
+        shifted = padded[
+            torch.arange(n).view(n, 1, 1, 1),
+            torch.arange(channels).view(1, channels, 1, 1),
+            rows.view(n, 1, height, 1),
+            columns.view(n, 1, 1, width),
+        ]
+        return shifted.contiguous(memory_format=self.layout), y
+
+
+def _as_it_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return batch
+
+
+def train_loader(images: Images, protocol: Protocol, seed: int) -> Any:
+    """Make the shuffled, augmented training loader of one run."""
+    sampler = EpochShuffle(len(images.y_train), seed)
+    augment = Augment(protocol.image_size // 8, sampler.generator, _layout(protocol))
+    return DataLoader(
+        _Tensors(images.x_train, images.y_train),
+        batch_size=protocol.batch_size,
+        sampler=sampler,
+        drop_last=True,
+        collate_fn=augment if protocol.augment else _as_it_is,
+    )
+
+
+def valid_loader(images: Images, protocol: Protocol) -> Any:
+    """Make the loader of the evaluation images, in a fixed order."""
+    return DataLoader(
+        _Tensors(images.x_valid, images.y_valid), batch_size=protocol.evaluation_batch, collate_fn=_as_it_is
+    )

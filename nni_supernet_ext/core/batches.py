@@ -1,0 +1,65 @@
+"""Run a batch through the evaluator module's transfer hooks and catch what it logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import Tensor
+
+Log = Callable[..., None]
+
+
+def to_device(module: Any, batch: Any, device: torch.device) -> Any:
+    """Move a batch to a device through the module's own transfer hooks.
+
+    Args:
+        module: The evaluator's Lightning module.
+        batch: Batch on any device.
+        device: Where to move it.
+
+    Returns:
+        The batch as the module's steps expect it.
+    """
+    batch = module.on_before_batch_transfer(batch, 0)
+    batch = module.transfer_batch_to_device(batch, device, 0)
+    return module.on_after_batch_transfer(batch, 0)
+
+
+@contextmanager
+def redirected_log(module: Any, log: Log) -> Iterator[None]:
+    """Send what ``module.log`` is called with to ``log`` while the context lasts."""
+    own = vars(module).get("log")
+    module.log = log
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.log
+        else:
+            module.log = own
+
+
+def batch_size(batch: Any) -> int:
+    """Return the number of examples of a batch: the length of its first tensor."""
+    if isinstance(batch, Tensor):
+        return batch.shape[0]
+    if isinstance(batch, dict):
+        return batch_size(next(iter(batch.values())))
+    if isinstance(batch, (list, tuple)):
+        return batch_size(batch[0])
+    return 1
+
+
+def forward_inputs(module: Any, batch: Any) -> Any:
+    """Run the model on the inputs of a training batch, for BN statistics."""
+    inputs = batch[0] if isinstance(batch, (list, tuple)) else batch
+    return module.model(inputs)
+
+
+def has_validation_step(module: Any) -> bool:
+    """Tell whether the evaluator's module implements ``validation_step``."""
+    return is_overridden("validation_step", module)

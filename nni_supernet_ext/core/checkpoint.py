@@ -1,0 +1,67 @@
+"""Tell whether a checkpoint belongs to the configuration that is about to resume from it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nni_supernet_ext.core.plan import Plan
+from nni_supernet_ext.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What must not change between the run that saved a checkpoint and the run that resumes it.
+
+    Attributes:
+        labels: The space's choices with their candidates, as text.
+        parts: Class names of the filled slots and of the callbacks that own a decision.
+        step_every: ``'batch'`` or ``'subnet'``.
+        seed: Seed of the run.
+    """
+
+    labels: tuple[str, ...]
+    parts: tuple[str, ...]
+    step_every: str
+    seed: int
+
+    @classmethod
+    def of(cls, plan: Plan) -> Fingerprint:
+        """Take the fingerprint of a plan."""
+        return cls(
+            tuple(repr(mutable) for mutable in plan.supernet.domain.mutables.values()),
+            tuple(type(part).__name__ for part in plan.owners()),
+            plan.step_every,
+            plan.seed,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fingerprint as plain containers, for the checkpoint."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+    def checked(self, saved: dict[str, Any] | None) -> dict[str, Any]:
+        """Return a checkpoint's entry if it belongs to this configuration.
+
+        Args:
+            saved: The entry this package added to the checkpoint.
+
+        Returns:
+            The same entry.
+
+        Raises:
+            CheckpointError: No entry, or one of another configuration.
+        """
+        if saved is None:
+            raise CheckpointError(
+                "The checkpoint is expected to come from SupernetStrategy, but got one without its state. Start "
+                "without `ckpt_path`, or load only its weights into the space."
+            )
+        for key, now in self.as_dict().items():
+            then = saved["fingerprint"].get(key)
+            if then != now:
+                raise CheckpointError(
+                    f"The checkpoint is expected to be of the same configuration, but got another `{key}`: "
+                    f"saved with {then}, resumed with {now}. Use the saved settings, or another "
+                    "`checkpoint_dir` to start afresh."
+                )
+        return saved

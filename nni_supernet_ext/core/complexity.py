@@ -1,0 +1,139 @@
+"""Complexity measures of subnets, and the smallest and the largest subnet under them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nni_supernet_ext.core.domain import Domain
+from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.core.flop_count import flop_count
+from nni_supernet_ext.core.parameter_count import count_all, count_weights, parameter_count
+from nni_supernet_ext.core.supernet import Supernet
+from nni_supernet_ext.core.units import UnitSum
+from nni_supernet_ext.errors import ConfigurationError
+
+Complexity = Callable[[Sample], float]
+MEASURES = ("parameters", "weights", "flops")
+_GRID_LIMIT = 20_000
+_STARTS = 20
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """The smallest and the largest subnet of a space under a complexity.
+
+    Attributes:
+        smallest: Sample of the smallest subnet.
+        largest: Sample of the largest subnet.
+        minimum: Its complexity.
+        maximum: Its complexity.
+        exact: True if proven; False if found by coordinate search from 20 random starts.
+    """
+
+    smallest: dict[str, Any]
+    largest: dict[str, Any]
+    minimum: float
+    maximum: float
+    exact: bool
+
+
+def resolve_complexity(measure: str | Complexity, supernet: Supernet, inputs: Any = None) -> Complexity:
+    """Turn a complexity argument into a function of the sample.
+
+    Args:
+        measure: ``'parameters'`` (all trainable elements), ``'weights'`` (convolution and linear weights
+            only, as the dynamic supernet training authors count), ``'flops'`` (multiply-adds per example),
+            or a function ``sample -> number``.
+        supernet: The supernet to measure.
+        inputs: Example input batch; needed for ``'flops'``.
+
+    Returns:
+        Function from a sample to its complexity.
+
+    Raises:
+        ConfigurationError: Unknown measure, or ``'flops'`` without an example input.
+
+    Example:
+        >>> from nni_supernet_ext.testing import toy_supernet
+        >>> resolve_complexity('weights', toy_supernet())({'op': 'skip', 'width': 4})
+        148
+    """
+    if callable(measure):
+        return measure
+    if measure == "parameters":
+        return parameter_count(supernet.model, count_all)
+    if measure == "weights":
+        return parameter_count(supernet.model, count_weights)
+    if measure == "flops":
+        if inputs is None:
+            raise ConfigurationError(
+                "Argument `inputs` is expected to be an example input batch for 'flops', but got None. Give one, "
+                "or use the measure 'parameters'."
+            )
+        return flop_count(supernet, inputs)
+    raise ConfigurationError(
+        f"Argument `complexity` is expected to be one of {MEASURES} or a function of the sample, but got "
+        f"{measure!r}. Use one of them."
+    )
+
+
+def find_extremes(complexity: Complexity, domain: Domain) -> Extremes:
+    """Find the smallest and the largest subnet: exactly where the space allows.
+
+    Sums over choices are solved component by component; small spaces (up to 20,000 subnets) are enumerated;
+    elsewhere coordinate search runs from 20 random starts, seeded, and the result says so.
+
+    Args:
+        complexity: Function from a sample to a number.
+        domain: The space's choices.
+
+    Returns:
+        Both subnets, their complexities, and whether they are proven.
+
+    Example:
+        >>> from nni_supernet_ext.testing import toy_supernet
+        >>> supernet = toy_supernet()
+        >>> extremes = find_extremes(resolve_complexity('parameters', supernet), supernet.domain)
+        >>> extremes.smallest['width'], extremes.largest['width'], extremes.exact
+        (4, 8, True)
+    """
+    if isinstance(complexity, UnitSum):
+        ends = [complexity.extreme(domain, sign) for sign in (-1, 1)]
+        if ends[0] is not None and ends[1] is not None:
+            return _extremes(complexity, ends[0], ends[1], exact=True)
+    if domain.size() <= _GRID_LIMIT:
+        samples = list(domain.grid())
+        return _extremes(complexity, min(samples, key=complexity), max(samples, key=complexity), exact=True)
+    found = [_coordinate_search(complexity, domain, sign) for sign in (-1, 1)]
+    return _extremes(complexity, found[0], found[1], exact=False)
+
+
+def _extremes(complexity: Complexity, low: dict[str, Any], high: dict[str, Any], exact: bool) -> Extremes:
+    return Extremes(low, high, float(complexity(low)), float(complexity(high)), exact)
+
+
+def _coordinate_search(complexity: Complexity, domain: Domain, sign: int) -> dict[str, Any]:
+    """Improve one choice at a time until none improves, from several random starts."""
+    rng = np.random.default_rng(0)
+    best = domain.random(rng)
+    for _ in range(_STARTS):
+        current = _climb(complexity, domain, domain.random(rng), sign)
+        if sign * complexity(current) > sign * complexity(best):
+            best = current
+    return best
+
+
+def _climb(complexity: Complexity, domain: Domain, start: dict[str, Any], sign: int) -> dict[str, Any]:
+    current, value, improved = start, sign * complexity(start), True
+    while improved:
+        improved = False
+        for label, mutable in domain.mutables.items():
+            for candidate in mutable.grid():
+                trial = {**current, label: candidate}
+                if domain.satisfies_constraints(trial) and sign * complexity(trial) > value:
+                    current, value, improved = trial, sign * complexity(trial), True
+    return current

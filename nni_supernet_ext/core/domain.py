@@ -1,0 +1,186 @@
+"""The choices of a model space, without its weights: labels, candidates, random samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from nni.mutable import (
+    Categorical,
+    CategoricalMultiple,
+    LabeledMutable,
+    Mutable,
+    MutableAnnotation,
+    SampleValidationError,
+)
+
+from nni_supernet_ext.core.draw import Sample, describe_sample
+from nni_supernet_ext.errors import ConstraintError, SpaceError
+
+_PATIENCE = 1000
+
+
+class Domain:
+    """Hold the choices of a model space and draw samples from them.
+
+    Args:
+        space: NNI model space (mutated to a supernet or not).
+
+    Attributes:
+        mutables: Label -> NNI mutable that produces a value of the sample, in the space's order.
+        candidates: Label -> list of candidates, for the finite choices with one chosen value.
+        options: The same, with the choices of several values (``InputChoice``) too.
+
+    Raises:
+        SpaceError: The space has no choice at all.
+
+    Example:
+        >>> from nni_supernet_ext.testing import ToySpace
+        >>> domain = Domain(ToySpace())
+        >>> domain.candidates['op']
+        ['conv', 'linear', 'skip']
+    """
+
+    def __init__(self, space: Mutable) -> None:
+        simplified = {str(label): mutable for label, mutable in space.simplify().items()}
+        self.mutables: dict[str, LabeledMutable] = {
+            label: mutable for label, mutable in simplified.items() if _produces_value(mutable)
+        }
+        self._constraints = [m for label, m in simplified.items() if label not in self.mutables]
+        if not self.mutables:
+            raise SpaceError(
+                "Argument `model_space` is expected to contain at least one choice, but got "
+                f"{type(space).__name__} with none. Use LayerChoice, InputChoice, Repeat or a mutable layer "
+                "such as MutableConv2d in it."
+            )
+        self.candidates: dict[str, list[Any]] = {
+            label: list(mutable.values)
+            for label, mutable in self.mutables.items()
+            if isinstance(mutable, Categorical)
+        }
+        self.options: dict[str, list[Any]] = {
+            label: list(mutable.values)
+            for label, mutable in self.mutables.items()
+            if isinstance(mutable, (Categorical, CategoricalMultiple))
+        }
+        self._drawers = [(label, _drawer(mutable)) for label, mutable in self.mutables.items()]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of all choices in the space's order."""
+        return tuple(self.mutables)
+
+    def random(
+        self, rng: np.random.Generator, accept: Callable[[Sample], bool] | None = None
+    ) -> dict[str, Any]:
+        """Draw one sample, each choice by its own prior (uniform unless the space gives weights).
+
+        Args:
+            rng: Source of randomness; the only one used.
+            accept: Predicate that a sample must satisfy, besides the space's own constraints.
+
+        Returns:
+            Label -> chosen candidate.
+
+        Raises:
+            ConstraintError: 1,000 samples in a row violated a constraint.
+        """
+        for _ in range(_PATIENCE):
+            sample = {label: draw(rng) for label, draw in self._drawers}
+            if self._constraints and not self.satisfies_constraints(sample):
+                continue
+            if accept is None or accept(sample):
+                return sample
+        raise ConstraintError(
+            f"The constraint is expected to admit a sample, but got {_PATIENCE} random samples that violate "
+            "it. Loosen it, or check its unit."
+        )
+
+    def satisfies_constraints(self, sample: Sample) -> bool:
+        """Tell whether a sample satisfies the constraints written into the space itself."""
+        return all(constraint.check_contains(dict(sample)) is None for constraint in self._constraints)
+
+    def validate(self, sample: Sample, name: str = "sample") -> None:
+        """Check that a sample names every choice and only existing candidates.
+
+        Args:
+            sample: Architecture to check.
+            name: The argument's name in the error.
+
+        Raises:
+            SpaceError: A label is missing or unknown, or a value is no candidate of its choice.
+        """
+        unknown = [label for label in sample if label not in self.mutables]
+        if unknown:
+            raise SpaceError(
+                f"Argument `{name}` is expected to use the labels {list(self.labels)}, but got {unknown}. "
+                "Remove or correct them."
+            )
+        for label, mutable in self.mutables.items():
+            problem: SampleValidationError | None = mutable.check_contains(dict(sample))
+            if problem is not None:
+                raise SpaceError(
+                    f"Argument `{name}` is expected to hold a candidate for every choice, but got "
+                    f"{describe_sample(sample)}: choice `{label}`: {problem.msg}. Expected {mutable!r}."
+                )
+
+    def size(self) -> float:
+        """Return the number of samples of the space (infinite with continuous choices)."""
+        return math.prod(_cardinality(mutable) for mutable in self.mutables.values())
+
+    def grid(self) -> Iterator[dict[str, Any]]:
+        """Iterate over all samples of a finite space that satisfy its constraints."""
+        yield from self._grid({}, list(self.mutables.items()))
+
+    def _grid(
+        self, prefix: Mapping[str, Any], rest: list[tuple[str, LabeledMutable]]
+    ) -> Iterator[dict[str, Any]]:
+        if not rest:
+            sample = dict(prefix)
+            if not self._constraints or self.satisfies_constraints(sample):
+                yield sample
+            return
+        label, mutable = rest[0]
+        for value in mutable.grid():
+            yield from self._grid({**prefix, label: value}, rest[1:])
+
+
+def _produces_value(mutable: LabeledMutable) -> bool:
+    """Tell a parameter from an annotation (a constraint): only parameters appear in samples."""
+    return not isinstance(mutable, MutableAnnotation)
+
+
+def _drawer(mutable: LabeledMutable) -> Callable[[np.random.Generator], Any]:
+    """Return a function that draws a value of one choice, avoiding NNI's slow path where possible."""
+    if isinstance(mutable, Categorical):
+        return _categorical_drawer(list(mutable.values), list(mutable.weights))
+    if isinstance(mutable, CategoricalMultiple) and mutable.n_chosen is not None and _even(mutable.weights):
+        values, n_chosen = list(mutable.values), int(mutable.n_chosen)
+        return lambda rng: [values[i] for i in sorted(rng.choice(len(values), n_chosen, replace=False))]
+    # NNI's mutables take the legacy RandomState; seed one from our own stream.
+    return lambda rng: mutable.random({}, np.random.RandomState(int(rng.integers(2**32))))
+
+
+def _categorical_drawer(values: list[Any], weights: list[float]) -> Callable[[np.random.Generator], Any]:
+    n = len(values)
+    if n == 1:
+        return lambda rng: values[0]
+    if _even(weights):
+        return lambda rng: values[int(rng.integers(n))]
+    cumulative = np.cumsum(weights) / np.sum(weights)
+    return lambda rng: values[min(int(np.searchsorted(cumulative, rng.random(), side="right")), n - 1)]
+
+
+def _even(weights: list[float]) -> bool:
+    return all(math.isclose(weight, weights[0]) for weight in weights)
+
+
+def _cardinality(mutable: LabeledMutable) -> float:
+    if isinstance(mutable, Categorical):
+        return len(mutable.values)
+    if isinstance(mutable, CategoricalMultiple):
+        n = len(mutable.values)
+        return 2**n if mutable.n_chosen is None else math.comb(n, int(mutable.n_chosen))
+    return math.inf

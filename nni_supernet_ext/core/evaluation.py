@@ -1,0 +1,142 @@
+"""Evaluate subnets of a trained supernet in place, each with its own BN statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from nni_supernet_ext.core.batches import batch_size, forward_inputs, redirected_log, to_device
+from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.core.loaders import detached_batches
+from nni_supernet_ext.core.supernet import Supernet
+from nni_supernet_ext.errors import DataError
+from nni_supernet_ext.functional.batch_norm import BatchNormRecalibrator
+
+Activate = Callable[[Supernet, Sample], None]
+
+
+class SubnetEvaluator:
+    """Run an evaluator's ``validation_step`` for any subnet of a supernet, without training and freezing.
+
+    Batches are read once, kept on the supernet's device, and used for every subnet. Values stay on the device
+    until the subnet is done.
+
+    Args:
+        supernet: The trained supernet.
+        training_module: The evaluator's Lightning module; its model is set to the supernet.
+        validation: Validation loader.
+        calibration: Training loader for BN statistics; None uses the statistics in the supernet.
+        recalibrate_batches: How many batches of ``calibration`` to use. Default 20.
+        limit_batches: Most validation batches to use; None uses all.
+        seed: Seed that chooses the calibration batches.
+        activate: How to activate a sample; default in place with shared weights.
+
+    Raises:
+        DataError: The validation loader is empty.
+
+    Example:
+        >>> from nni_supernet_ext.testing import toy_evaluator, toy_supernet
+        >>> evaluator, supernet = toy_evaluator(), toy_supernet()
+        >>> subnets = SubnetEvaluator(supernet, evaluator.module, evaluator.val_dataloaders)
+        >>> sorted(subnets.evaluate({'op': 'skip', 'width': 4}))
+        ['val_acc', 'val_loss']
+
+    Reference:
+        BN statistics: Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling",
+        ECCV 2020, section 3.4.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        training_module: Any,
+        validation: Iterable[Any],
+        *,
+        calibration: Any = None,
+        recalibrate_batches: int = 20,
+        limit_batches: int | None = None,
+        seed: int = 0,
+        activate: Activate | None = None,
+    ) -> None:
+        self.supernet = supernet
+        self._module = training_module
+        self._module.set_model(supernet.model)
+        self._activate = activate or (lambda net, sample: net.activate(sample))
+        self._device = next(supernet.model.parameters()).device
+        self._module.to(self._device)
+        limit = limit_batches if limit_batches is not None else 2**31
+        self._batches = self._load(detached_batches(validation, limit, seed))
+        if not self._batches:
+            raise DataError(
+                "Argument `validation` is expected to hold at least one batch, but got an empty loader. Give the "
+                "evaluator validation data."
+            )
+        self._recalibrator = BatchNormRecalibrator(supernet.model)
+        self._calibration: list[Any] = []
+        if calibration is not None and recalibrate_batches and _tracks_statistics(supernet):
+            self._calibration = self._load(detached_batches(calibration, recalibrate_batches, seed))
+
+    def evaluate(self, sample: Sample) -> dict[str, float]:
+        """Return what the evaluator's ``validation_step`` logs, averaged over the validation examples.
+
+        The supernet's mode, active subnet and BN statistics are afterwards as before.
+
+        Args:
+            sample: Architecture to evaluate.
+
+        Returns:
+            Metric name -> value, for example ``{'val_loss': 0.7, 'val_acc': 0.8}``.
+        """
+        model, previous, was_training = self.supernet.model, self.supernet.active, self._module.training
+        try:
+            with torch.no_grad(), self._recalibrator.preserved():
+                self._activate(self.supernet, sample)
+                if self._calibration:
+                    self._recalibrator.recalibrate(
+                        self._calibration, lambda batch: forward_inputs(self._module, batch)
+                    )
+                self._module.eval()
+                return self._run()
+        finally:
+            self._module.train(was_training)
+            model.train(was_training)
+            if previous is not None:
+                self._activate(self.supernet, previous)
+
+    def _load(self, batches: Iterable[Any]) -> list[Any]:
+        return [to_device(self._module, batch, self._device) for batch in batches]
+
+    def _run(self) -> dict[str, float]:
+        sums: dict[str, Tensor] = {}
+        objects: dict[str, Metric] = {}
+        weight = 0.0
+
+        def log(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+            if isinstance(value, Metric):
+                objects[name] = value
+            else:
+                value = torch.as_tensor(value, dtype=torch.float64, device=self._device)
+                sums[name] = sums.get(name, 0.0) + value * size
+
+        with redirected_log(self._module, log):
+            for index, batch in enumerate(self._batches):
+                size = batch_size(batch)
+                weight += size
+                self._module.validation_step(batch, index)
+        if sums:
+            values = (torch.stack(list(sums.values())) / weight).tolist()
+            results = dict(zip(sums, values, strict=True))
+        else:
+            results = {}
+        for name, metric in objects.items():
+            results[name] = float(metric.compute())
+            metric.reset()
+        return results
+
+
+def _tracks_statistics(supernet: Supernet) -> bool:
+    return any(name.endswith("running_mean") for name, _ in supernet.model.named_buffers())

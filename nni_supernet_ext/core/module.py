@@ -1,0 +1,283 @@
+"""The Lightning module of supernet training: runs a step over its draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from nni_supernet_ext._compat.lightning_loops import restart_train_iterator
+from nni_supernet_ext.core.callback import HOOKS, overrides
+from nni_supernet_ext.core.checkpoint import Fingerprint
+from nni_supernet_ext.core.component import Component
+from nni_supernet_ext.core.forwarding import forward_hooks
+from nni_supernet_ext.core.guard import NonFiniteGuard
+from nni_supernet_ext.core.plan import Plan
+from nni_supernet_ext.core.progress import annotated_progress_bar
+from nni_supernet_ext.core.random_state import capture_random_state, restore_random_state
+from nni_supernet_ext.core.state import StepState
+from nni_supernet_ext.core.validation import SubnetValidation
+from nni_supernet_ext.errors import ConfigurationError
+
+CHECKPOINT_KEY = "nni_supernet_ext"
+
+
+class SupernetModule(BaseOneShotLightningModule):
+    """Train a supernet: each step runs over the draws of the path sampler.
+
+    Created by ``SupernetStrategy``; users meet it as ``pl_module`` in callbacks, where ``pl_module.state``
+    is the published state of the step.
+
+    Args:
+        training_module: The evaluator's Lightning module.
+        plan: The checked plan of the run.
+        validation: Which subnets are validated, and how.
+        set_to_none: Whether gradients are dropped (True) or zeroed (False) before each optimizer step.
+    """
+
+    def __init__(
+        self,
+        training_module: Any,
+        plan: Plan,
+        validation: SubnetValidation,
+        set_to_none: bool,
+    ) -> None:
+        super().__init__(training_module)
+        self.plan = plan
+        self.state = StepState()
+        self.validation = validation
+        self._set_to_none = set_to_none
+        self._guard = NonFiniteGuard()
+        self._rng = np.random.default_rng(plan.seed)
+        self._hooks: dict[str, list[Callable[..., None]]] = {hook: [] for hook in HOOKS}
+        self._restored: dict[str, Any] | None = None
+        self._cleanup = ExitStack()
+        self._fingerprint = Fingerprint.of(plan)
+        forward_hooks(self, training_module)
+
+    # Set-up
+
+    def configure_callbacks(self) -> Sequence[pl.Callback] | pl.Callback:
+        """Attach the evaluator module's own callbacks; the strategy's are attached by the strategy."""
+        return self.training_module.configure_callbacks()
+
+    def configure_optimizers(self) -> Any:
+        """Make the evaluator's optimizer and check it against the plan."""
+        configured = self.training_module.configure_optimizers()
+        optimizers, schedulers = _split_optimizers(configured)
+        if len(optimizers) != 1:
+            raise ConfigurationError(
+                f"The evaluator's `configure_optimizers` is expected to return one optimizer, but got "
+                f"{len(optimizers)}. Use one optimizer with several parameter groups."
+            )
+        self.plan.optimizer, self.plan.schedulers = optimizers[0], schedulers
+        if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
+            raise ConfigurationError(
+                "The evaluator's learning-rate scheduler is expected to depend on the step or epoch only, but "
+                "got ReduceLROnPlateau. Use for example CosineAnnealingLR."
+            )
+        self.plan.check()
+        return configured
+
+    def on_train_start(self) -> None:
+        """Prepare all components, in a fixed order, and take over the state of a checkpoint."""
+        self.state.total_iterations = _total_iterations(self.trainer, self.plan)
+        self.plan.total_iterations = self.state.total_iterations
+        for component in self._parts().values():
+            component.prepare(self.plan)
+        for hook in HOOKS:
+            self._hooks[hook] = [getattr(c, hook) for c in self.plan.callbacks if overrides(c, hook)]
+        if self._restored is not None:
+            self._take_over(self._restored)
+            self._restored = None
+        self._cleanup.enter_context(annotated_progress_bar(self.trainer, self.state))
+        super().on_train_start()
+
+    # The step
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Run one training step over its draws.
+
+        Args:
+            batch: A batch of the training loader.
+            batch_idx: Its index in the epoch.
+
+        Returns:
+            The last draw's loss, detached.
+        """
+        state, plan = self.state, self.plan
+        state.epoch, state.batch, state.batch_idx = self.current_epoch, batch, batch_idx
+        state.task_loss = self._task_loss
+        state.draws = plan.paths.draws(self._rng, state)
+        state.scales = [draw.weight for draw in state.draws]
+        state.gradient_scale = 1.0
+        state.index = 0
+        for hook in self._hooks["on_draws"]:
+            hook(state)
+        optimizer = self.optimizers()
+        every_subnet = plan.step_every == "subnet"
+        for index, draw in enumerate(state.draws):
+            state.index = index
+            if index == 0 or every_subnet:
+                self._zero_grad(optimizer, batch_idx)
+            plan.weights.activate(plan.supernet, draw.sample)
+            loss = plan.objective.loss(draw, state)
+            state.loss = loss.detach()
+            self._guard.watch(state.loss, state.iteration, draw, self.trainer)
+            scale = state.scales[index]
+            self.manual_backward(loss if scale == 1.0 else loss * scale)
+            for hook in self._hooks["on_after_draw"]:
+                hook(state)
+            if every_subnet:
+                self._update(optimizer, batch_idx, (draw,))
+        if not every_subnet:
+            self._update(optimizer, batch_idx, state.draws)
+        state.iteration += 1
+        state.batch = None
+        if self.trainer.lr_scheduler_configs:
+            self.advance_lr_schedulers(batch_idx)
+        return state.loss  # type: ignore[return-value]
+
+    def _task_loss(self) -> Tensor:
+        output = self.training_module.training_step(self.state.batch, self.state.batch_idx)
+        return output["loss"] if isinstance(output, dict) else output
+
+    def _zero_grad(self, optimizer: Any, batch_idx: int) -> None:
+        if self._set_to_none:
+            self.training_module.optimizer_zero_grad(self.current_epoch, batch_idx, optimizer)
+        else:
+            optimizer.zero_grad(set_to_none=False)
+
+    def _update(self, optimizer: Any, batch_idx: int, pending: Sequence[Any]) -> None:
+        """Apply the gradients of ``pending``; hooks run inside, once gradients are unscaled."""
+        self.state.pending = pending
+        self.training_module.optimizer_step(self.current_epoch, batch_idx, optimizer)
+        for hook in self._hooks["on_after_update"]:
+            hook(self.state, optimizer.optimizer)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Run the hooks before an update and clip; Lightning has unscaled the gradients by now."""
+        for hook in self._hooks["on_before_update"]:
+            hook(self.state, optimizer)
+        self.state.learning_rate = optimizer.param_groups[0]["lr"]
+        self.training_module.on_before_optimizer_step(optimizer)
+        threshold = self.plan.gradient_clip_val
+        if threshold is not None:
+            self.training_module.configure_gradient_clipping(
+                optimizer, threshold * self.state.gradient_scale, self.plan.gradient_clip_algorithm
+            )
+
+    def on_train_epoch_end(self) -> None:
+        """Look at losses that were not looked at yet."""
+        self._guard.look(self.trainer)
+        super().on_train_epoch_end()
+
+    # Validation
+
+    def on_validation_epoch_start(self) -> None:
+        """Prepare the fixed subnets: recalibrated BN statistics for each."""
+        self.validation.start(self)
+        self.training_module.on_validation_epoch_start()
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Validate every fixed subnet on the batch and log each under its name."""
+        self.validation.step(self, batch, batch_idx, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what is known only at the end, and give the training its BN statistics back."""
+        self.validation.end(self)
+        self.training_module.on_validation_epoch_end()
+
+    def on_validation_end(self) -> None:
+        """Keep the fixed subnets' metrics."""
+        if not self.trainer.sanity_checking:
+            self.validation.collect(self.trainer.callback_metrics)
+        super().on_validation_end()
+
+    def cleanup(self) -> None:
+        """Leave the trainer, the evaluator's module and the BN statistics as they were, whatever happened."""
+        self._cleanup.close()
+        self.validation.close()
+        self.state.batch = None
+        vars(self.training_module).pop("log", None)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the state of the step and of every component to the checkpoint."""
+        self._guard.look(self.trainer)
+        self.training_module.on_save_checkpoint(checkpoint)
+        checkpoint[CHECKPOINT_KEY] = {
+            "fingerprint": self._fingerprint.as_dict(),
+            "iteration": self.state.iteration,
+            "rng": self._rng.bit_generator.state,
+            "random": capture_random_state(self.trainer.train_dataloader),
+            "components": {name: part.checkpoint_state() for name, part in self._parts().items()},
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint belongs to this configuration and remember its state."""
+        self.training_module.on_load_checkpoint(checkpoint)
+        self._restored = self._fingerprint.checked(checkpoint.get(CHECKPOINT_KEY))
+
+    def _parts(self) -> dict[str, Component]:
+        """Name the components; equal classes are numbered, so callbacks that only watch may come and go."""
+        parts: dict[str, Component] = {}
+        for part in self.plan.components():
+            if isinstance(part, Component):
+                name = type(part).__name__
+                parts[f"{name}/{sum(key.startswith(f'{name}/') for key in parts)}"] = part
+        return parts
+
+    def _take_over(self, restored: dict[str, Any]) -> None:
+        self.state.iteration = restored["iteration"]
+        self._rng.bit_generator.state = restored["rng"]
+        for name, part in self._parts().items():
+            if name in restored["components"]:
+                part.restore_state(restored["components"][name])
+        # With several ranks each has a state of its own, and the checkpoint holds only the first one's.
+        if self.trainer.world_size == 1:
+            restore_random_state(restored["random"], self.trainer.train_dataloader)
+            restart_train_iterator(self.trainer)
+
+
+def _split_optimizers(configured: Any) -> tuple[list[Optimizer], list[Any]]:
+    """Read Lightning's forms of ``configure_optimizers`` into optimizers and schedulers."""
+    if configured is None:
+        return [], []
+    if isinstance(configured, Optimizer):
+        return [configured], []
+    if isinstance(configured, dict):
+        configured = [configured]
+    if len(configured) == 2 and all(isinstance(part, (list, tuple)) for part in configured):
+        return list(configured[0]), [_scheduler(entry) for entry in configured[1]]
+    optimizers = [entry["optimizer"] if isinstance(entry, dict) else entry for entry in configured]
+    schedulers = [
+        _scheduler(entry["lr_scheduler"])
+        for entry in configured
+        if isinstance(entry, dict) and entry.get("lr_scheduler") is not None
+    ]
+    return optimizers, schedulers
+
+
+def _scheduler(entry: Any) -> Any:
+    return entry["scheduler"] if isinstance(entry, dict) else entry
+
+
+def _total_iterations(trainer: Any, plan: Plan) -> int | None:
+    """Count the batches of the whole training; None where it has no known end."""
+    per_epoch = trainer.num_training_batches
+    limits = []
+    if trainer.max_epochs not in (None, -1) and per_epoch != float("inf"):
+        limits.append(int(per_epoch) * trainer.max_epochs)
+    if trainer.max_steps not in (None, -1):
+        draws = plan.paths.draws_per_step if plan.step_every == "subnet" else 1
+        limits.append(trainer.max_steps // (draws or 1))
+    return min(limits) if limits else None

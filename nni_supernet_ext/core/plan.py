@@ -1,0 +1,126 @@
+"""The whole run before it starts: every part in one place, and all problems raised at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nni.nas.evaluator.pytorch import LightningModule
+from pytorch_lightning import Callback
+from torch.optim import Optimizer
+
+from nni_supernet_ext.core.component import Component
+from nni_supernet_ext.core.loaders import detached_batches
+from nni_supernet_ext.core.slots import DataSampler, Objective, PathSampler, WeightStore
+from nni_supernet_ext.core.supernet import Supernet
+from nni_supernet_ext.errors import ConfigurationError
+
+STEP_EVERY = ("batch", "subnet")
+CLIP_ALGORITHMS = ("norm", "value")
+
+
+@dataclass
+class Plan:
+    """Hold everything a component may need to know of the run.
+
+    Attributes:
+        supernet: The mutated space.
+        paths: Filled path slot.
+        data: Filled data slot, or None for the loader as it is.
+        weights: Filled weights slot.
+        objective: Filled objective slot.
+        callbacks: The strategy's callbacks, and those of the trainer that declare ``claims``.
+        step_every: ``'batch'`` or ``'subnet'``.
+        gradient_clip_val: Threshold or None.
+        gradient_clip_algorithm: ``'norm'`` or ``'value'``.
+        seed: Seed of the run.
+        training_module: The evaluator's Lightning module.
+        trainer: The evaluator's Lightning trainer.
+        train_loader: Function that returns the evaluator's training loader.
+        optimizer: The evaluator's optimizer, once training has made it; None in the first round of checks.
+        schedulers: Its learning-rate schedulers, once they exist.
+        total_iterations: Batches of the whole training, once known; None where it has no known end.
+    """
+
+    supernet: Supernet
+    paths: PathSampler
+    data: DataSampler | None
+    weights: WeightStore
+    objective: Objective
+    callbacks: Sequence[Any]
+    step_every: str
+    gradient_clip_val: float | None
+    gradient_clip_algorithm: str
+    seed: int
+    training_module: LightningModule
+    trainer: Any
+    train_loader: Callable[[], Any]
+    optimizer: Optimizer | None = None
+    schedulers: Sequence[Any] = field(default_factory=tuple)
+    total_iterations: int | None = None
+
+    def components(self) -> Iterator[Any]:
+        """Iterate over all parts that may declare claims and problems, slots first."""
+        yield from (part for part in (self.paths, self.data, self.weights, self.objective) if part is not None)
+        yield from self.callbacks
+
+    def owners(self) -> Iterator[Any]:
+        """Iterate over the parts that decide something: the slots, and callbacks that claim a decision."""
+        yield from (part for part in self.components() if not isinstance(part, Callback) or _claims_of(part))
+
+    def example_inputs(self) -> Any:
+        """Return two examples of the training data, shape ``(2, ...)``, on the supernet's device."""
+        batch = next(detached_batches(self.train_loader(), 1, self.seed))
+        inputs = batch[0] if isinstance(batch, (list, tuple)) else batch
+        device = next(self.supernet.model.parameters()).device
+        return inputs[:2].to(device)
+
+    def check(self) -> None:
+        """Raise every problem of the run at once.
+
+        Raises:
+            ConfigurationError: With all messages, each with its remedy.
+        """
+        problems = [*self._arguments(), *self._claims()]
+        for component in self.components():
+            if isinstance(component, Component):
+                problems.extend(component.problems(self))
+        if problems:
+            raise ConfigurationError(problems)
+
+    def _arguments(self) -> Iterable[str]:
+        if self.step_every not in STEP_EVERY:
+            yield (
+                f"Argument `step_every` is expected to be one of {STEP_EVERY}, but got {self.step_every!r}. "
+                "Use 'batch' for one optimizer step a batch, 'subnet' for one a draw."
+            )
+        if self.gradient_clip_algorithm not in CLIP_ALGORITHMS:
+            yield (
+                f"Argument `gradient_clip_algorithm` is expected to be one of {CLIP_ALGORITHMS}, but got "
+                f"{self.gradient_clip_algorithm!r}. Use 'norm' for the global norm, 'value' for each element."
+            )
+        if self.gradient_clip_val is not None and not self.gradient_clip_val > 0:
+            yield (
+                f"Argument `gradient_clip_val` is expected to be a positive number or None, but got "
+                f"{self.gradient_clip_val!r}. Use None to switch clipping off."
+            )
+
+    def _claims(self) -> Iterable[str]:
+        owners: dict[str, list[str]] = {}
+        for component in self.components():
+            for claim in _claims_of(component):
+                owners.setdefault(claim, []).append(type(component).__name__)
+        if self.schedulers:
+            names = ", ".join(type(scheduler).__name__ for scheduler in self.schedulers)
+            owners.setdefault("lr", []).append(f"the evaluator's scheduler ({names})")
+        for claim, names_of in owners.items():
+            if len(names_of) > 1:
+                yield (
+                    f"Decision `{claim}` is expected to have one owner, but got {len(names_of)}: "
+                    f"{', '.join(names_of)}. Keep one of them."
+                )
+
+
+def _claims_of(component: Any) -> Iterable[str]:
+    return getattr(component, "claims", ())

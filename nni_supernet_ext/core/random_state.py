@@ -1,0 +1,62 @@
+"""The random state around a training, kept in its checkpoint: shuffling and dropout go on as planned."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+
+def capture_random_state(loader: Any) -> dict[str, Any]:
+    """Return the global random states and that of the loader's own generator.
+
+    Args:
+        loader: The training loader, of any kind.
+
+    Returns:
+        Plain containers and tensors.
+    """
+    numpy_state = np.random.get_state()
+    generator = _generator(loader)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [int(v) if not isinstance(v, (str, np.ndarray)) else _plain(v) for v in numpy_state[:4]],
+        "numpy_cached": float(numpy_state[4]),
+        "python": _listed(random.getstate()),
+        "loader": generator.get_state() if generator is not None else None,
+    }
+
+
+def restore_random_state(state: dict[str, Any], loader: Any) -> None:
+    """Put back what :func:`capture_random_state` returned.
+
+    Args:
+        state: A captured state.
+        loader: The training loader of the resumed run.
+    """
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
+        torch.cuda.set_rng_state_all([value.cpu() for value in state["cuda"]])
+    name, keys, position, has_gauss = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, state["numpy_cached"]))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    generator = _generator(loader)
+    if generator is not None and state["loader"] is not None:
+        generator.set_state(state["loader"].cpu())
+
+
+def _generator(loader: Any) -> torch.Generator | None:
+    return loader.generator if isinstance(loader, DataLoader) else None
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _listed(state: tuple[Any, ...]) -> list[Any]:
+    return [list(part) if isinstance(part, tuple) else part for part in state]

@@ -1,0 +1,100 @@
+"""The slots of a training step: one owner for each decision, with a neutral default elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from nni_supernet_ext.core.component import Component
+from nni_supernet_ext.core.draw import Draw, Sample
+
+if TYPE_CHECKING:
+    from nni_supernet_ext.core.state import StepState
+    from nni_supernet_ext.core.supernet import Supernet
+
+
+class PathSampler(Component):
+    """Decide which subnets a step trains, and how many.
+
+    Subclasses implement :meth:`draws`. All randomness must come from the generator passed in: it is seeded,
+    equal on all ranks and saved in the checkpoint.
+
+    Attributes:
+        draws_per_step: How many draws :meth:`draws` returns, or None where it varies.
+        shared_choices: Labels on which all draws of a step agree.
+
+    Example:
+        A sampler that always trains the same subnet::
+
+            class Constant(PathSampler):
+                draws_per_step = 1
+                def __init__(self, sample): self.sample = sample
+                def draws(self, rng, state): return [Draw(self.sample)]
+    """
+
+    draws_per_step: int | None = 1
+    shared_choices: Collection[str] = ()
+
+    def draws(self, rng: np.random.Generator, state: StepState) -> Sequence[Draw]:
+        """Return the draws of the coming step.
+
+        Args:
+            rng: The only allowed source of randomness.
+            state: Where the training stands (``iteration``, ``epoch``, ``total_iterations``).
+
+        Returns:
+            At least one draw, trained in this order.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement `draws`.")
+
+
+class DataSampler(Component):
+    """Decide which examples a step sees, by rebuilding the user's training loader."""
+
+    def wrap(self, loader: Any) -> Any:
+        """Return the loader to train from.
+
+        Args:
+            loader: The evaluator's training loader (any that Lightning takes).
+
+        Returns:
+            The loader to iterate instead.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement `wrap`.")
+
+
+class WeightStore(Component):
+    """Decide which copy of the weights a subnet uses."""
+
+    def activate(self, supernet: Supernet, sample: Sample) -> None:
+        """Make the supernet compute a subnet with the copy of the weights that belongs to it."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement `activate`.")
+
+
+class Objective(Component):
+    """Decide the loss of one draw.
+
+    Example:
+        The task's own loss, doubled for the largest subnet::
+
+            class Doubled(Objective):
+                def loss(self, draw, state):
+                    loss = state.task_loss()
+                    return 2 * loss if draw.role == 'largest' else loss
+    """
+
+    def loss(self, draw: Draw, state: StepState) -> Tensor:
+        """Return the loss of one draw.
+
+        Args:
+            draw: The active draw.
+            state: The step: ``state.task_loss()`` runs the evaluator's own training step on the batch,
+                ``state.batch`` is the batch.
+
+        Returns:
+            Scalar loss to run backward from; the draw's weight is applied afterwards.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement `loss`.")

@@ -1,0 +1,150 @@
+"""Validate fixed, named subnets during training, each with its own BN statistics."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import torch
+from torchmetrics import Metric
+
+from nni_supernet_ext.core.batches import forward_inputs, redirected_log, to_device
+from nni_supernet_ext.core.complexity import find_extremes, resolve_complexity
+from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.core.loaders import detached_batches
+from nni_supernet_ext.core.plan import Plan
+from nni_supernet_ext.functional.batch_norm import BatchNormRecalibrator
+
+_SEED_OFFSET = 7919
+"""Keeps the validation's random subnets apart from the training's draws of the same seed."""
+
+
+def fixed_subnets(plan: Plan, n_random: int) -> dict[str, Sample]:
+    """Choose the subnets that are validated: the smallest, the largest and some random ones.
+
+    Args:
+        plan: Plan of the run; its seed chooses the random subnets.
+        n_random: How many random subnets.
+
+    Returns:
+        Name -> sample: ``'smallest'``, ``'largest'`` (by number of parameters), ``'random_0'``, ...
+    """
+    extremes = find_extremes(resolve_complexity("parameters", plan.supernet), plan.supernet.domain)
+    rng = np.random.default_rng(plan.seed + _SEED_OFFSET)
+    chosen: dict[str, Sample] = {"smallest": extremes.smallest, "largest": extremes.largest}
+    for index in range(n_random):
+        chosen[f"random_{index}"] = plan.supernet.domain.random(rng)
+    return chosen
+
+
+class SubnetValidation:
+    """Run the evaluator's ``validation_step`` for several fixed subnets on every validation batch.
+
+    Each metric the evaluator logs appears as ``<metric>/<subnet>`` and, under its own name, as the mean over
+    the subnets. Before the first batch the BN statistics of each subnet are estimated on the same training
+    batches; afterwards the training's statistics are put back, bit for bit.
+
+    Args:
+        plan: Plan of the run.
+        subnets: Name -> sample.
+        recalibrate_batches: Training batches for the BN statistics; 0 uses the training's own statistics.
+
+    Attributes:
+        results: Subnet's name -> metric -> value of the last finished validation.
+    """
+
+    def __init__(self, plan: Plan, subnets: Mapping[str, Sample], recalibrate_batches: int) -> None:
+        self.plan = plan
+        self.subnets = dict(subnets)
+        self.results: dict[str, dict[str, float]] = {}
+        self._n_batches = recalibrate_batches
+        self._recalibrator = BatchNormRecalibrator(plan.supernet.model)
+        self._buffers = [
+            buffer
+            for name, buffer in plan.supernet.model.named_buffers()
+            if name.endswith(("running_mean", "running_var"))
+        ]
+        self._statistics: dict[str, list[torch.Tensor]] = {}
+        self._objects: dict[tuple[str, str], Metric] = {}
+        self._names: dict[str, None] = {}
+        self._open = ExitStack()
+
+    def start(self, module: Any) -> None:
+        """Estimate every subnet's BN statistics before the first validation batch."""
+        self._objects, self._names = {}, {}
+        self._open.enter_context(self._recalibrator.preserved())
+        self._open.callback(self._reactivate, self.plan.supernet.active)
+        if not (self._n_batches and self._buffers):
+            return
+        batches = [
+            to_device(module.training_module, batch, module.device)
+            for batch in detached_batches(self.plan.train_loader(), self._n_batches, self.plan.seed)
+        ]
+        for name, sample in self.subnets.items():
+            self._activate(sample)
+            self._recalibrator.recalibrate(batches, lambda b: forward_inputs(module.training_module, b))
+            self._statistics[name] = [buffer.clone() for buffer in self._buffers]
+
+    def step(self, module: Any, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
+        """Validate every subnet on one batch."""
+        for name, sample in self.subnets.items():
+            self._activate(sample)
+            if name in self._statistics:
+                torch._foreach_copy_(self._buffers, self._statistics[name])
+            with redirected_log(module.training_module, self._logger(module, name)):
+                arguments = (batch, batch_idx, dataloader_idx) if dataloader_idx else (batch, batch_idx)
+                module.training_module.validation_step(*arguments)
+
+    def end(self, module: Any) -> None:
+        """Log the metrics that are known only at the end, and put the training's BN statistics back."""
+        values: dict[str, list[Any]] = {}
+        for (metric, subnet), accumulated in self._objects.items():
+            value = accumulated.compute()
+            module.log(f"{metric}/{subnet}", value)
+            values.setdefault(metric, []).append(value)
+        for metric, per_subnet in values.items():
+            module.log(metric, torch.stack([torch.as_tensor(v) for v in per_subnet]).mean(), prog_bar=True)
+        self._statistics = {}
+        self._open.close()
+
+    def collect(self, metrics: Mapping[str, Any]) -> None:
+        """Keep the values of a finished validation from the trainer's ``callback_metrics``."""
+        for subnet in self.subnets:
+            suffix = f"/{subnet}"
+            self.results[subnet] = {
+                name[: -len(suffix)]: float(value) for name, value in metrics.items() if name.endswith(suffix)
+            }
+
+    def close(self) -> None:
+        """Put the training's BN statistics back if a validation was cut short."""
+        self._open.close()
+
+    def _activate(self, sample: Sample) -> None:
+        self.plan.weights.activate(self.plan.supernet, sample)
+
+    def _reactivate(self, sample: Sample | None) -> None:
+        if sample is not None:
+            self._activate(sample)
+
+    def _logger(self, module: Any, subnet: str) -> Any:
+        def log(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+            if isinstance(value, Metric):
+                self._gather(name, subnet, value)
+                return
+            module.log(name, value, *args, **kwargs)
+            module.log(f"{name}/{subnet}", value, *args, **{**kwargs, "prog_bar": False})
+
+        return log
+
+    def _gather(self, name: str, subnet: str, metric: Metric) -> None:
+        """Keep a logged metric object apart for each subnet: the subnets take turns on every batch."""
+        key = (name, subnet)
+        accumulated = self._objects.get(key)
+        if accumulated is None:
+            self._objects[key] = copy.deepcopy(metric)
+        else:
+            accumulated.merge_state(metric)
+        metric.reset()

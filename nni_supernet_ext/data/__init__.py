@@ -1,0 +1,3 @@
+"""Data samplers: which examples a step sees."""
+
+__all__: list[str] = []

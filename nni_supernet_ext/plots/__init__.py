@@ -1,0 +1,9 @@
+"""Figures of a search, made without pyplot: nothing global is touched and no display is needed."""
+
+from __future__ import annotations
+
+from nni_supernet_ext.plots.accuracy import plot_accuracy
+from nni_supernet_ext.plots.cell import plot_cell
+from nni_supernet_ext.plots.training import plot_training
+
+__all__ = ["plot_accuracy", "plot_cell", "plot_training"]

@@ -1,0 +1,26 @@
+"""Search spaces as NNI model spaces, with the networks and codes of their benchmarks."""
+
+from __future__ import annotations
+
+from nni_supernet_ext.spaces.nasbench201 import NasBench201, nasbench201
+from nni_supernet_ext.spaces.nasbench201_arch import (
+    NASBENCH201_EDGES,
+    NASBENCH201_OPERATIONS,
+    arch_to_sample,
+    sample_to_arch,
+)
+from nni_supernet_ext.spaces.nasbench201_cost import nasbench201_flops, nasbench201_params
+from nni_supernet_ext.spaces.nasbench201_standalone import NasBench201Network, nasbench201_network
+
+__all__ = [
+    "NASBENCH201_EDGES",
+    "NASBENCH201_OPERATIONS",
+    "NasBench201",
+    "NasBench201Network",
+    "arch_to_sample",
+    "nasbench201",
+    "nasbench201_flops",
+    "nasbench201_network",
+    "nasbench201_params",
+    "sample_to_arch",
+]

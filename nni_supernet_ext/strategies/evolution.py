@@ -1,0 +1,352 @@
+"""Evolutionary search on a trained supernet, in process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nni.nas.evaluator.pytorch import Lightning
+from nni.nas.space import RawFormatModelSpace
+from nni.nas.strategy.base import Strategy
+from torch import nn
+from tqdm.auto import tqdm
+
+from nni_supernet_ext._compat.nni_fixes import apply_nni_fixes
+from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.core.evaluation import SubnetEvaluator
+from nni_supernet_ext.core.loaders import detached_batches
+from nni_supernet_ext.core.slots import WeightStore
+from nni_supernet_ext.core.supernet import Supernet
+from nni_supernet_ext.errors import ConfigurationError, SpaceError
+from nni_supernet_ext.functional.evolution import crossover, mutate
+from nni_supernet_ext.strategies.budget import Budget
+from nni_supernet_ext.strategies.journal import Journal, sample_key
+from nni_supernet_ext.strategies.subnet_model import SubnetModel
+from nni_supernet_ext.weights.shared import SharedWeights
+
+_logger = logging.getLogger(__name__)
+_PATIENCE = 200
+
+
+@dataclass(frozen=True)
+class EvaluatedSubnet:
+    """A subnet that the search has evaluated.
+
+    Attributes:
+        sample: Architecture.
+        metrics: What the evaluator's ``validation_step`` logged, averaged over the validation data.
+        parameters: Number of parameters of the subnet.
+        flops: Multiply-adds per example, or None where FLOPs were not counted.
+    """
+
+    sample: dict[str, Any]
+    metrics: dict[str, float]
+    parameters: float
+    flops: float | None
+
+
+class SupernetEvolution(Strategy):
+    """Search a trained supernet by evolution, evaluating each subnet in place with recalibrated BN.
+
+    Use it in a second ``NasExperiment`` on the same model space. No architecture is evaluated twice; one that
+    breaks the budget is not evaluated at all.
+
+    Args:
+        population: Subnets per cycle. Default 50.
+        cycles: Cycles after the random first population. Default 20.
+        parents: Best subnets so far that breed. Default 10.
+        mutation_probability: Chance of each choice to be redrawn in a mutation. Default 0.1.
+        crossover_share: Share of each cycle's children made by crossover; the rest are mutations. Default 0.5.
+        metric: Logged metric to optimise. Default ``'val_acc'``.
+        mode: ``'max'`` or ``'min'``.
+        max_parameters: Upper bound on parameters.
+        max_flops: Upper bound on multiply-adds per example.
+        constraint: Predicate on samples.
+        count_flops: Whether to count FLOPs even without a bound on them. Default False.
+        recalibrate_batches: Training batches for each subnet's BN statistics. Default 20; 0 for none.
+        limit_batches: Most validation batches per subnet; None uses all.
+        weights: The training's weight store. Default shared weights.
+        journal: File that remembers every evaluation: a killed search that is started again with the same
+            arguments repeats none.
+        seed: Seed of the search.
+        progress: Whether to show a progress bar.
+
+    Attributes:
+        history: Every evaluated subnet in order.
+
+    Raises:
+        ConfigurationError: Bad arguments, all at once.
+        ConstraintError: No subnet satisfies the budget.
+        SpaceError: The model space is no trained supernet, or has a choice without finite candidates.
+
+    Example:
+        >>> from nni.nas.experiment import NasExperiment
+        >>> search = SupernetEvolution(population=20, cycles=5, max_parameters=1e6)
+        >>> NasExperiment(space, evaluator, search).run()  # doctest: +SKIP
+        >>> search.best.sample, search.best_network()  # doctest: +SKIP
+
+    Reference:
+        Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020,
+        Algorithm 1: population 50, 20 cycles, 10 parents, mutation 0.1, half crossover, half mutation.
+
+    Deviations:
+        The paper counts the random first population among its 20 cycles.
+    """
+
+    def __init__(
+        self,
+        *,
+        population: int = 50,
+        cycles: int = 20,
+        parents: int = 10,
+        mutation_probability: float = 0.1,
+        crossover_share: float = 0.5,
+        metric: str = "val_acc",
+        mode: str = "max",
+        max_parameters: float | None = None,
+        max_flops: float | None = None,
+        constraint: Callable[[Sample], bool] | None = None,
+        count_flops: bool = False,
+        recalibrate_batches: int = 20,
+        limit_batches: int | None = None,
+        weights: WeightStore | None = None,
+        journal: str | Path | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        apply_nni_fixes()
+        super().__init__()
+        self.population = population
+        self.cycles = cycles
+        self.parents = parents
+        self.mutation_probability = mutation_probability
+        self.crossover_share = crossover_share
+        self.metric = metric
+        self.mode = mode
+        self.max_parameters = max_parameters
+        self.max_flops = max_flops
+        self.constraint = constraint
+        self.count_flops = count_flops
+        self.recalibrate_batches = recalibrate_batches
+        self.limit_batches = limit_batches
+        self.weights = weights if weights is not None else SharedWeights()
+        self.journal = Path(journal) if journal is not None else None
+        self.seed = seed
+        self.progress = progress
+        self.history: list[EvaluatedSubnet] = []
+        self._models: list[SubnetModel] = []
+        self._restored: dict[str, dict[str, float]] = {}
+        self._check()
+
+    # What NNI calls
+
+    def _initialize(self, model_space: Any, engine: Any) -> Any:
+        if not isinstance(model_space, RawFormatModelSpace):
+            raise ConfigurationError(
+                f"The experiment's model format is expected to be 'raw', but got {type(model_space).__name__}. "
+                "Leave `config` out, or use NasExperimentConfig('sequential', 'raw', 'local')."
+            )
+        self.supernet = Supernet(model_space.model_space)  # type: ignore[arg-type]
+        domain = self.supernet.domain
+        if len(domain.options) != len(domain.labels):
+            infinite = [label for label in domain.labels if label not in domain.options]
+            raise SpaceError(
+                f"Every choice is expected to have finitely many candidates for SupernetEvolution, but got "
+                f"{infinite} without. Use LayerChoice, InputChoice or nni.choice there."
+            )
+        evaluator = _checked(model_space.evaluator)
+        self._evaluate = SubnetEvaluator(
+            self.supernet,
+            evaluator.module,
+            _loader(evaluator, "val"),
+            calibration=_loader(evaluator, "train"),
+            recalibrate_batches=self.recalibrate_batches,
+            limit_batches=self.limit_batches,
+            seed=self.seed,
+            activate=self.weights.activate,
+        )
+        self._budget = Budget(
+            self.supernet,
+            max_parameters=self.max_parameters,
+            max_flops=self.max_flops,
+            constraint=self.constraint,
+            inputs=self._example(evaluator) if self.count_flops or self.max_flops is not None else None,
+        )
+        identity = {"choices": [repr(m) for m in domain.mutables.values()], "seed": self.seed}
+        self._journal = Journal(self.journal, identity)
+        return model_space
+
+    def _run(self) -> None:
+        rng = np.random.default_rng(self.seed)
+        self._journal.entries.update(self._restored)
+        seen: set[str] = set()
+        total = self.population * (self.cycles + 1)
+        with tqdm(total=total, desc="search", disable=not self.progress, unit="subnet") as bar:
+            for cycle in range(self.cycles + 1):
+                children = self._children(cycle, rng, seen)
+                for sample in children:
+                    if not self.engine.budget_available():
+                        _logger.info("The experiment's budget is used up; the search stops.")
+                        return
+                    self._submit(sample)
+                    bar.update()
+                bar.set_postfix(best=f"{self.best.metrics[self.metric]:.4f}")
+                if len(children) < self.population:
+                    _logger.info("No architecture is left to evaluate; the search stops after cycle %d.", cycle)
+                    return
+
+    def list_models(self, sort: bool = True, limit: int | None = None) -> Iterator[SubnetModel]:  # type: ignore[override]
+        """Yield the evaluated subnets, best first.
+
+        Args:
+            sort: Best first (default); otherwise in the order of evaluation.
+            limit: Most models to yield; None yields all.
+
+        Yields:
+            Models whose ``sample`` is the plain architecture dict and whose ``executable_model()`` is a
+            network of its own with the inherited weights.
+        """
+        models = sorted(self._models, key=self._value, reverse=True) if sort else self._models
+        yield from models[:limit]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return every evaluation so far; a resumed search repeats none of them."""
+        return {"evaluations": dict(self._journal.entries) if hasattr(self, "_journal") else {}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the evaluations of an interrupted search."""
+        self._restored = dict(state_dict.get("evaluations", {}))
+
+    # What users read
+
+    @property
+    def best(self) -> EvaluatedSubnet:
+        """The best subnet found so far."""
+        if not self.history:
+            raise RuntimeError("The search is expected to have evaluated a subnet, but has none. Run it first.")
+        sign = 1 if self.mode == "max" else -1
+        return max(self.history, key=lambda subnet: sign * subnet.metrics[self.metric])
+
+    def best_network(self) -> nn.Module:
+        """Return the best subnet as a network of its own, with its inherited weights."""
+        return self.supernet.extract(self.best.sample)
+
+    # Inside
+
+    def _children(self, cycle: int, rng: np.random.Generator, seen: set[str]) -> list[dict[str, Any]]:
+        """Make the architectures of one cycle, none of which was made before."""
+        if cycle == 0:
+            makers = [(self.population, lambda: self._budget.random(rng))]
+        else:
+            ranked = sorted(self._models, key=self._value, reverse=True)[: self.parents]
+            pool = [model.sample for model in ranked if model.sample is not None]
+            n_crossover = round(self.population * self.crossover_share)
+            makers = [
+                (n_crossover, lambda: self._crossed(pool, rng)),
+                (self.population, lambda: self._mutated(pool, rng)),
+                (self.population, lambda: self._budget.random(rng)),
+            ]
+        children: list[dict[str, Any]] = []
+        for target, make in makers:
+            self._fill(children, target, make, seen)
+        return children
+
+    def _fill(
+        self, children: list[dict[str, Any]], target: int, make: Callable[[], dict[str, Any]], seen: set[str]
+    ) -> None:
+        """Add new architectures up to ``target``, giving up after many that are known or over budget."""
+        attempts = 0
+        while len(children) < target and attempts < _PATIENCE * self.population:
+            attempts += 1
+            sample = make()
+            key = sample_key(sample)
+            if key not in seen and self._budget.admits(sample):
+                seen.add(key)
+                children.append(sample)
+
+    def _mutated(self, pool: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
+        parent = pool[int(rng.integers(len(pool)))]
+        return mutate(parent, self.supernet.domain.options, self.mutation_probability, rng)
+
+    def _crossed(self, pool: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
+        first, second = (pool[int(rng.integers(len(pool)))] for _ in range(2))
+        return crossover(first, second, rng)
+
+    def _submit(self, sample: dict[str, Any]) -> None:
+        sign = 1 if self.mode == "max" else -1
+        model = SubnetModel(self.supernet, sample, self._measure, self.metric, sign)
+        self.engine.submit_models(model)
+        self._models.append(model)
+        parameters, flops = self._budget.costs(sample)
+        self.history.append(EvaluatedSubnet(sample, model.results, parameters, flops))
+
+    def _measure(self, sample: dict[str, Any]) -> dict[str, float]:
+        known = self._journal.get(sample)
+        if known is None:
+            known = self._evaluate.evaluate(sample)
+            if self.metric not in known:
+                raise ConfigurationError(
+                    f"Argument `metric` is expected to be logged by the evaluator's `validation_step`, but got "
+                    f"{self.metric!r}. It logs {sorted(known)}."
+                )
+            self._journal.add(sample, known)
+        return known
+
+    def _value(self, model: SubnetModel) -> float:
+        sign = 1 if self.mode == "max" else -1
+        return sign * model.results[self.metric]
+
+    def _example(self, evaluator: Lightning) -> Any:
+        batch = next(detached_batches(_loader(evaluator, "val"), 1, self.seed))
+        inputs = batch[0] if isinstance(batch, (list, tuple)) else batch
+        return inputs[:2].to(next(self.supernet.model.parameters()).device)
+
+    def _check(self) -> None:
+        bounds: Mapping[str, tuple[Any, bool, str]] = {
+            "population": (self.population, _is_count(self.population), "a positive integer"),
+            "cycles": (self.cycles, _is_count(self.cycles + 1), "an integer of at least 0"),
+            "parents": (self.parents, _is_count(self.parents), "a positive integer"),
+            "mutation_probability": (
+                self.mutation_probability,
+                0 < self.mutation_probability <= 1,
+                "in (0, 1]",
+            ),
+            "crossover_share": (self.crossover_share, 0 <= self.crossover_share <= 1, "in [0, 1]"),
+            "mode": (self.mode, self.mode in ("max", "min"), "'max' or 'min'"),
+        }
+        problems = [
+            f"Argument `{name}` is expected to be {expected}, but got {value!r}. Correct it."
+            for name, (value, good, expected) in bounds.items()
+            if not good
+        ]
+        if problems:
+            raise ConfigurationError(problems)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def _checked(evaluator: Any) -> Lightning:
+    if not isinstance(evaluator, Lightning):
+        raise ConfigurationError(
+            f"The evaluator is expected to be an NNI Lightning evaluator, but got {type(evaluator).__name__}. Use "
+            "the one the supernet was trained with."
+        )
+    if evaluator.datamodule is None and evaluator.val_dataloaders is None:
+        raise ConfigurationError(
+            "Argument `val_dataloaders` of the evaluator is expected to be a loader, but got None. Give the "
+            "search validation data."
+        )
+    return evaluator
+
+
+def _loader(evaluator: Lightning, stage: str) -> Any:
+    if evaluator.datamodule is not None:
+        evaluator.datamodule.setup("fit")
+        return getattr(evaluator.datamodule, f"{stage}_dataloader")()
+    return getattr(evaluator, f"{stage}_dataloaders")

@@ -1,0 +1,72 @@
+"""A search's evaluations on disk, one JSON line each, so that a killed search loses nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.core.supernet import plain
+from nni_supernet_ext.errors import CheckpointError
+
+
+def sample_key(sample: Sample) -> str:
+    """Return a text that is equal for equal samples.
+
+    Example:
+        >>> sample_key({'b': 1, 'a': [0]})
+        '{"a": [0], "b": 1}'
+    """
+    return json.dumps(plain(sample), sort_keys=True, default=str)
+
+
+class Journal:
+    """Remember metrics by sample, in memory and, with a path, on disk.
+
+    Args:
+        path: File of JSON lines; None keeps them in memory only.
+        identity: What the evaluations depend on (space, data); a file with another identity is refused.
+
+    Raises:
+        CheckpointError: The file belongs to another search.
+    """
+
+    def __init__(self, path: Path | None, identity: Mapping[str, Any]) -> None:
+        self.path = path
+        self.entries: dict[str, dict[str, float]] = {}
+        self._header = {"journal": "nni_supernet_ext", **identity}
+        if path is None:
+            return
+        if path.exists() and path.stat().st_size:
+            self._read(path)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(self._header) + "\n", encoding="utf-8")
+
+    def get(self, sample: Sample) -> dict[str, float] | None:
+        """Return a sample's metrics if they are known."""
+        return self.entries.get(sample_key(sample))
+
+    def add(self, sample: Sample, metrics: Mapping[str, float]) -> None:
+        """Remember a sample's metrics and write them down before returning."""
+        self.entries[sample_key(sample)] = dict(metrics)
+        if self.path is not None:
+            line = json.dumps({"sample": plain(sample), "metrics": dict(metrics)}, default=str)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+    def _read(self, path: Path) -> None:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if json.loads(lines[0]) != json.loads(json.dumps(self._header)):
+            raise CheckpointError(
+                f"The journal {path} is expected to belong to this search, but got one of {lines[0][:200]}. Use "
+                "another path, or delete it."
+            )
+        for line in lines[1:]:
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # The last line of a killed run may be cut; that subnet is evaluated again.
+            self.entries[sample_key(entry["sample"])] = entry["metrics"]

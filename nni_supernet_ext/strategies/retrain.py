@@ -1,0 +1,136 @@
+"""Train a subnet as a network of its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+from nni.nas.evaluator.pytorch import Lightning
+from torch import nn
+
+from nni_supernet_ext.callbacks.complexity_lr import ComplexityAwareLR
+from nni_supernet_ext.callbacks.cosine_lr import CosineLR
+from nni_supernet_ext.callbacks.momentum_separation import MomentumSeparation
+from nni_supernet_ext.errors import ConfigurationError
+
+SCHEDULES = ("cosine", None)
+
+
+def retrain(
+    network: nn.Module, evaluator: Lightning, *, from_scratch: bool = True, schedule: str | None = "cosine"
+) -> dict[str, float]:
+    """Train a network with an NNI evaluator as plain Lightning training, by default with a cosine schedule.
+
+    The given network stays as it is: a copy is trained, which afterwards is ``evaluator.module.model``.
+
+    Args:
+        network: Network of its own, for example ``SupernetEvolution.best_network()``.
+        evaluator: A fresh evaluator (a trainer does not train twice); its epochs, data, optimizer and callbacks
+            are used as they are.
+        from_scratch: Whether to draw new initial weights, by ``reset_parameters`` of every module (default), or
+            to go on from the weights the network has.
+        schedule: ``'cosine'`` (default): add :class:`~nni_supernet_ext.callbacks.CosineLR` for this run, unless
+            the evaluator's module configures a scheduler or one of the trainer's callbacks owns the learning
+            rate. None: add none.
+
+    Returns:
+        The trainer's last metrics, for example ``train_loss``, ``val_loss`` and ``val_acc``.
+
+    Raises:
+        ConfigurationError: All problems at once: an evaluator that has already trained, a method for supernets
+            only (complexity-aware learning rate, momentum separation) among the trainer's callbacks, or
+            parameters that no ``reset_parameters`` reaches with ``from_scratch=True``.
+
+    Example:
+        >>> from nni_supernet_ext.testing import toy_evaluator, toy_supernet
+        >>> network = toy_supernet().extract({'op': 'conv', 'width': 8})
+        >>> evaluator = toy_evaluator(max_epochs=1, enable_checkpointing=False)
+        >>> metrics = retrain(network, evaluator)
+        >>> 0 <= metrics['val_acc'] <= 1, evaluator.module.model is network
+        (True, False)
+
+    Reference:
+        Jeon et al., "Subnet-Aware Dynamic Supernet Training for Neural Architecture Search", CVPR 2025,
+        Table H of the supplement: retraining uses a plain cosine schedule; a complexity-aware rate does not help.
+    """
+    problems = list(_problems(evaluator, schedule))
+    if problems:
+        raise ConfigurationError(problems)
+    network = copy.deepcopy(network)
+    if from_scratch:
+        _initialise(network)
+    trainer: Any = evaluator.trainer
+    before = list(trainer.callbacks)
+    if schedule == "cosine" and not any("lr" in getattr(c, "claims", ()) for c in before):
+        trainer.callbacks = [_DefaultCosine(), *before]
+    try:
+        evaluator.evaluate(network)
+    finally:
+        trainer.callbacks = before
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+class _DefaultCosine(CosineLR):
+    """Step back where the evaluator's module turns out to configure a scheduler of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._idle = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._idle = bool(trainer.lr_scheduler_configs)
+        if not self._idle:
+            super().on_train_start(trainer, pl_module)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if not self._idle:
+            super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+
+
+def _problems(evaluator: Any, schedule: str | None) -> Iterable[str]:
+    if schedule not in SCHEDULES:
+        yield (
+            f"Argument `schedule` is expected to be one of {SCHEDULES}, but got {schedule!r}. Use 'cosine', or "
+            "None with a scheduler or callback of your own."
+        )
+    if not isinstance(evaluator, Lightning):
+        yield (
+            f"Argument `evaluator` is expected to be an NNI Lightning evaluator, but got "
+            f"{type(evaluator).__name__}. Use nni.nas.evaluator.pytorch.Classification, Regression or Lightning."
+        )
+        return
+    if evaluator.trainer.current_epoch or evaluator.trainer.global_step:
+        yield (
+            "Argument `evaluator` is expected to be fresh, but got one that has already trained, for example the "
+            "supernet, and would stop at once. Make a new evaluator for each retraining."
+        )
+    for callback in evaluator.trainer.callbacks:
+        if isinstance(callback, (ComplexityAwareLR, MomentumSeparation)):
+            yield (
+                f"The trainer's callbacks are expected to suit a single network, but got "
+                f"{type(callback).__name__}, which tells the subnets of a supernet apart. Remove it and retrain "
+                "with the plain cosine schedule (`schedule='cosine'`)."
+            )
+
+
+def _initialise(network: nn.Module) -> None:
+    """Draw new weights everywhere, or refuse before anything was trained."""
+    missed = []
+    for name, module in network.named_modules():
+        reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
+        # nn.MultiheadAttention keeps its own private.
+        reset = reset or getattr(module, "_reset_parameters", None)
+        if reset is not None:
+            reset()
+        elif any(True for _ in module.parameters(recurse=False)):
+            missed.append(name or type(network).__name__)
+    if missed:
+        raise ConfigurationError(
+            "Argument `network` is expected to have `reset_parameters` in every module with parameters of its own "
+            f"for `from_scratch=True`, but got none in {missed[:5]}. Add the method, or pass a freshly built network "
+            "with `from_scratch=False`."
+        )

@@ -1,0 +1,59 @@
+"""One subnet of a trained supernet as NNI's engines, exporters and strategies see a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import nni
+from nni.nas.space import ExecutableModelSpace, ModelStatus
+from torch import nn
+
+from nni_supernet_ext.core.draw import describe_sample
+from nni_supernet_ext.core.supernet import Supernet, plain
+
+Measure = Callable[[dict[str, Any]], dict[str, float]]
+
+
+class SubnetModel(ExecutableModelSpace):
+    """A frozen model that is evaluated in place, inside its supernet.
+
+    Args:
+        supernet: The trained supernet.
+        sample: Architecture.
+        measure: Function from the sample to its metrics.
+        metric: Name of the metric that NNI compares.
+        sign: 1 if larger is better, -1 if smaller is: NNI sorts descending.
+
+    Attributes:
+        sample: The architecture as a plain dict.
+        results: All metrics, once evaluated.
+    """
+
+    def __init__(
+        self, supernet: Supernet, sample: dict[str, Any], measure: Measure, metric: str, sign: int
+    ) -> None:
+        super().__init__(ModelStatus.Frozen)
+        self.evaluator = None
+        self.sample = plain(sample)
+        self.results: dict[str, float] = {}
+        self._supernet = supernet
+        self._measure = measure
+        self._metric = metric
+        self._sign = sign
+
+    def execute(self) -> dict[str, float]:
+        """Evaluate the subnet and report its metric to NNI."""
+        assert self.sample is not None
+        self.results = self._measure(self.sample)
+        nni.report_final_result(self._sign * self.results[self._metric])
+        return self.results
+
+    def executable_model(self) -> nn.Module:
+        """Return the subnet as a network of its own, with its inherited weights."""
+        assert self.sample is not None
+        return self._supernet.extract(self.sample)
+
+    def extra_repr(self) -> str:
+        """Describe the architecture on one line."""
+        return describe_sample(self.sample or {})

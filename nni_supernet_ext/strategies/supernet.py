@@ -1,0 +1,350 @@
+"""The one-shot strategy that trains a supernet with any combination of methods."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from nni.nas.evaluator.pytorch import Lightning, LightningModule
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+from nni.nas.strategy import RandomOneShot
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from nni_supernet_ext._compat.nni_fixes import apply_nni_fixes
+from nni_supernet_ext.core.component import Component
+from nni_supernet_ext.core.domain import Domain
+from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.core.module import SupernetModule
+from nni_supernet_ext.core.plan import Plan
+from nni_supernet_ext.core.slots import DataSampler, Objective, PathSampler, WeightStore
+from nni_supernet_ext.core.supernet import Supernet
+from nni_supernet_ext.core.validation import SubnetValidation, fixed_subnets
+from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.objectives.task import TaskLoss
+from nni_supernet_ext.paths.uniform import UniformPathSampler
+from nni_supernet_ext.weights.shared import SharedWeights
+
+_logger = logging.getLogger(__name__)
+
+
+class SupernetStrategy(RandomOneShot):
+    """Train a supernet: each decision of the training step has one exchangeable owner.
+
+    With all defaults it is uniform single-path training, equal to NNI's ``RandomOneShot`` bit for bit on the
+    same draws, but seeded and resumable, and validated on fixed subnets.
+
+    Args:
+        paths: Which subnets a step trains. Default :class:`~nni_supernet_ext.paths.UniformPathSampler`.
+        data: Which examples a step sees. Default: the evaluator's loader as it is.
+        weights: Which copy of the weights a subnet uses. Default
+            :class:`~nni_supernet_ext.weights.SharedWeights`.
+        objective: The loss of a draw. Default :class:`~nni_supernet_ext.objectives.TaskLoss`.
+        callbacks: Lightning callbacks, among them :class:`~nni_supernet_ext.callbacks.ComplexityAwareLR` and
+            :class:`~nni_supernet_ext.callbacks.MomentumSeparation`. Their order does not matter.
+        step_every: ``'batch'``: one optimizer step a batch, over the summed gradients of its draws;
+            ``'subnet'``: one optimizer step after each draw.
+        gradient_clip_val: Clip gradients at this value before each step; None (default) does not clip.
+        gradient_clip_algorithm: ``'norm'`` (global norm, default) or ``'value'``.
+        seed: Seed of everything the strategy draws; equal on all ranks. Default 0. Weight initialisation and
+            data order are the caller's (``pytorch_lightning.seed_everything``).
+        validate: Number of random subnets validated beside the smallest and the largest (default 2), or a
+            mapping from names to the samples to validate.
+        recalibrate_batches: Training batches for the BN statistics of each validated subnet. Default 10;
+            0 uses the running statistics of the training.
+        checkpoint_dir: Folder of the checkpoint ``last.ckpt``, written after each epoch. If it holds one of the
+            same configuration, training goes on from it. Default: a new folder for each run, found again by
+            ``NasExperiment.resume``.
+        set_to_none: True (default): weights that a step did not sample stay as they are. False: their
+            gradients are zero instead, so that momentum and weight decay go on moving them, as under torch 1.
+        mutation_hooks: As in NNI: extra hooks that turn the user's own mutables into supernet modules.
+
+    Raises:
+        ConfigurationError: Every problem of the combination at once, before training starts.
+
+    Example:
+        >>> from nni.nas.experiment import NasExperiment
+        >>> from nni_supernet_ext.testing import ToySpace, toy_evaluator
+        >>> space, strategy = ToySpace(), SupernetStrategy(seed=1)
+        >>> experiment = NasExperiment(space, toy_evaluator(), strategy)
+        >>> experiment.run()  # doctest: +SKIP
+        True
+
+    Reference:
+        Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020.
+    """
+
+    def __init__(
+        self,
+        *,
+        paths: PathSampler | None = None,
+        data: DataSampler | None = None,
+        weights: WeightStore | None = None,
+        objective: Objective | None = None,
+        callbacks: Sequence[pl.Callback] = (),
+        step_every: str = "batch",
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str = "norm",
+        seed: int = 0,
+        validate: int | Mapping[str, Sample] = 2,
+        recalibrate_batches: int = 10,
+        checkpoint_dir: str | Path | None = None,
+        set_to_none: bool = True,
+        mutation_hooks: list[Any] | None = None,
+    ) -> None:
+        apply_nni_fixes()
+        super().__init__(mutation_hooks=mutation_hooks)
+        self.paths = paths if paths is not None else UniformPathSampler()
+        self.data = data
+        self.weights = weights if weights is not None else SharedWeights()
+        self.objective = objective if objective is not None else TaskLoss()
+        self.callbacks = list(callbacks)
+        self.step_every = step_every
+        self.gradient_clip_val = gradient_clip_val
+        self.gradient_clip_algorithm = gradient_clip_algorithm
+        self.seed = seed
+        self.validate = validate
+        self.recalibrate_batches = recalibrate_batches
+        self.checkpoint_dir = Path(checkpoint_dir) if checkpoint_dir is not None else None
+        self.set_to_none = set_to_none
+        self._check_types()
+        self._domain: Domain | None = None
+        self._plan: Plan | None = None
+        self._inner: LightningModule | None = None
+        self._evaluator: Lightning | None = None
+
+    # What NNI calls
+
+    def mutate_model(self, model: Any) -> Any:
+        """Turn a model space into a supernet, in place; see NNI's ``OneShotStrategy.mutate_model``."""
+        # Read the choices first: NNI's mutation loses the prior weights of a LayerChoice.
+        self._domain = Domain(model)
+        return super().mutate_model(model)
+
+    def _initialize(self, model_space: RawFormatModelSpace, engine: SequentialExecutionEngine) -> Any:
+        self._evaluator = self._checked_evaluator(model_space.evaluator)
+        return super()._initialize(model_space, engine)
+
+    def configure_oneshot_module(self, training_module: LightningModule) -> SupernetModule:
+        """Check the whole run and make the Lightning module that trains it."""
+        evaluator = self._evaluator
+        assert evaluator is not None and self._model_space is not None
+        model = self._model_space.model_space  # type: ignore[attr-defined]
+        supernet = Supernet(model, self._domain)
+        known = [c for c in evaluator.trainer.callbacks if getattr(c, "claims", None)]
+        self._plan = Plan(
+            supernet=supernet,
+            paths=self.paths,
+            data=self.data,
+            weights=self.weights,
+            objective=self.objective,
+            callbacks=[*self.callbacks, *known],
+            step_every=self.step_every,
+            gradient_clip_val=self.gradient_clip_val,
+            gradient_clip_algorithm=self.gradient_clip_algorithm,
+            seed=self.seed,
+            training_module=training_module,
+            trainer=evaluator.trainer,
+            train_loader=lambda: _train_loader(evaluator),
+        )
+        self._plan.check()
+        training_module.set_model(model)
+        return SupernetModule(training_module, self._plan, self._validation(), self.set_to_none)
+
+    def train_dataloader(self, train_dataloader_fn: Any, val_dataloader_fn: Any) -> Any:
+        """Return the loader to train from, rebuilt by the data slot where it is filled."""
+        loader = train_dataloader_fn()
+        return loader if self.data is None else self.data.wrap(loader)
+
+    def _run(self) -> None:
+        evaluator = self._mutated_evaluator
+        with self._attached(evaluator):
+            try:
+                super()._run()
+            finally:
+                self.module.cleanup()
+
+    def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
+        """Yield the validated fixed subnets, best first.
+
+        Training a supernet does not choose a subnet: that is what a search strategy is for. So only the
+        subnets whose quality is known are listed.
+
+        Args:
+            sort: Best metric first (default); otherwise in the order of validation.
+            limit: Most models to yield; None yields all.
+
+        Yields:
+            Frozen model spaces, each with its ``sample``.
+        """
+        validation = self.module.validation
+        names = [name for name in validation.subnets if validation.results.get(name)]
+        if sort:
+            names.sort(key=lambda name: _quality(validation.results[name]), reverse=True)
+        for name in names[:limit]:
+            yield self.model_space.freeze(dict(validation.subnets[name]))  # type: ignore[attr-defined]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the checkpoint is, or will be: known before training, so a killed run can resume."""
+        folder = self._checkpoint_folder
+        return {} if folder is None else {"ckpt_path": str(folder / "last.ckpt")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the checkpoint that :meth:`state_dict` names, if it was ever written."""
+        path = state_dict.get("ckpt_path")
+        if path is None:
+            return
+        self.checkpoint_dir = Path(path).parent
+        if not Path(path).exists():
+            _logger.warning("No checkpoint was written before the run ended; training starts afresh.")
+
+    # What users read
+
+    @property
+    def module(self) -> SupernetModule:
+        """The Lightning module that trains the supernet; available once the experiment has started."""
+        return self.oneshot_module  # type: ignore[return-value]
+
+    @property
+    def plan(self) -> Plan:
+        """The checked plan of the run; available once the experiment has started."""
+        if self._plan is None:
+            raise RuntimeError("The strategy is expected to have been started, but was not. Run the experiment.")
+        return self._plan
+
+    @property
+    def trained(self) -> Supernet:
+        """The supernet, for evaluation and extraction of subnets."""
+        return self.plan.supernet
+
+    # Inside
+
+    @property
+    def _mutated_evaluator(self) -> Lightning:
+        assert self._mutated_model_space is not None
+        return self._mutated_model_space.evaluator  # type: ignore[return-value]
+
+    @property
+    def _checkpoint_folder(self) -> Path | None:
+        """Folder of ``last.ckpt``; made up once where the user gave none, None where checkpoints are off."""
+        if self.checkpoint_dir is None and self._evaluator is not None:
+            trainer = self._evaluator.trainer
+            if trainer.checkpoint_callback is None:
+                return None
+            self.checkpoint_dir = (
+                Path(trainer.default_root_dir) / "supernet_checkpoints" / uuid.uuid4().hex[:8]
+            )
+        return self.checkpoint_dir
+
+    @contextmanager
+    def _attached(self, evaluator: Lightning) -> Iterator[None]:
+        """Add the strategy's callbacks and checkpoint to the trainer for the time of the run."""
+        trainer, fit_kwargs = evaluator.trainer, evaluator.fit_kwargs
+        before, given = list(trainer.callbacks), dict(fit_kwargs)
+        own = list(self.callbacks)
+        kept = before
+        folder = self._checkpoint_folder
+        if folder is not None:
+            kept = [c for c in before if not _is_default_checkpoint(c)]
+            own.append(ModelCheckpoint(dirpath=folder, save_last=True, save_top_k=0))
+            last = folder / "last.ckpt"
+            if last.exists() and fit_kwargs.get("ckpt_path") is None:
+                _logger.info("Resuming from %s.", last)
+                fit_kwargs["ckpt_path"] = str(last)
+        trainer.callbacks = [*kept, *own]
+        try:
+            yield
+        finally:
+            trainer.callbacks = before
+            fit_kwargs.clear()
+            fit_kwargs.update(given)
+
+    def _validation(self) -> SubnetValidation:
+        assert self._plan is not None
+        if isinstance(self.validate, Mapping):
+            subnets: dict[str, Sample] = dict(self.validate)
+            for name, sample in subnets.items():
+                self._plan.supernet.domain.validate(sample, f"validate[{name!r}]")
+        else:
+            subnets = fixed_subnets(self._plan, self.validate)
+        return SubnetValidation(self._plan, subnets, self.recalibrate_batches)
+
+    def _check_types(self) -> None:
+        slots: dict[str, tuple[Any, type]] = {
+            "paths": (self.paths, PathSampler),
+            "weights": (self.weights, WeightStore),
+            "objective": (self.objective, Objective),
+        }
+        if self.data is not None:
+            slots["data"] = (self.data, DataSampler)
+        problems = [
+            f"Argument `{name}` is expected to be a {kind.__name__}, but got {type(value).__name__}. Pass an "
+            f"instance that derives from nni_supernet_ext.core.{kind.__name__}."
+            for name, (value, kind) in slots.items()
+            if not isinstance(value, kind)
+        ]
+        problems += [
+            f"Argument `callbacks` is expected to hold Lightning callbacks, but got {type(c).__name__}. "
+            + ("Pass it to its slot instead." if isinstance(c, Component) else "Derive it from Callback.")
+            for c in self.callbacks
+            if not isinstance(c, pl.Callback)
+        ]
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            problems.append(
+                f"Argument `seed` is expected to be an integer of at least 0, but got {self.seed!r}. Use 0."
+            )
+        if problems:
+            raise ConfigurationError(problems)
+
+    @staticmethod
+    def _checked_evaluator(evaluator: Any) -> Lightning:
+        problems = []
+        if not isinstance(evaluator, Lightning):
+            raise ConfigurationError(
+                f"The evaluator is expected to be an NNI Lightning evaluator, but got {type(evaluator).__name__}. "
+                "Use nni.nas.evaluator.pytorch.Classification, Regression or Lightning."
+            )
+        if evaluator.datamodule is None:
+            for name in ("train_dataloaders", "val_dataloaders"):
+                if getattr(evaluator, name) is None:
+                    problems.append(
+                        f"Argument `{name}` of the evaluator is expected to be a loader, but got None. Give the "
+                        "evaluator training and validation data."
+                    )
+        if not evaluator.module.automatic_optimization:
+            problems.append(
+                "The evaluator's Lightning module is expected to use automatic optimization, but got manual "
+                "optimization. Return the loss from `training_step` and let the strategy step the optimizer."
+            )
+        if problems:
+            raise ConfigurationError(problems)
+        return evaluator
+
+
+def _train_loader(evaluator: Lightning) -> Any:
+    if evaluator.datamodule is not None:
+        return evaluator.datamodule.train_dataloader()
+    return evaluator.train_dataloaders
+
+
+def _is_default_checkpoint(callback: Any) -> bool:
+    """Tell the checkpoint that Lightning adds by itself: it would write into the working directory."""
+    return (
+        type(callback) is ModelCheckpoint
+        and callback.dirpath is None
+        and callback.monitor is None
+        and not callback.save_last
+    )
+
+
+def _quality(metrics: Mapping[str, float]) -> float:
+    """Rank by accuracy where one was logged, else by loss."""
+    for name, value in metrics.items():
+        if "acc" in name:
+            return value
+    return -metrics.get("val_loss", float("nan"))

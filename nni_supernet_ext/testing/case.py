@@ -1,0 +1,51 @@
+"""What the laws need to know of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nni_supernet_ext.testing.toys import ToySpace, toy_evaluator
+
+Settings = Callable[[], dict[str, Any]]
+
+
+def _plain() -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class MethodCase:
+    """Describe a method to the laws.
+
+    Settings are functions that return keyword arguments of ``SupernetStrategy``, so that every run gets fresh
+    objects. They must be defined at module level: some laws train in a process of their own.
+
+    Args:
+        name: Name of the public class or function.
+        settings: The method at a setting that changes the training.
+        neutral: The method at its neutral setting, or None with a reason in ``no_neutral``.
+        reference: Plain training that the neutral setting must equal bit for bit. Default: all defaults.
+        reference_evaluator: Keyword arguments of the evaluator for the reference, for example a schedule.
+        no_neutral: Why the method has no neutral setting.
+        space: Makes the model space. Default :class:`ToySpace`.
+        evaluator: Makes the evaluator from ``max_epochs``, ``root`` and trainer arguments.
+
+    Example:
+        >>> from nni_supernet_ext.callbacks import MomentumSeparation
+        >>> def settings():
+        ...     return {'callbacks': [MomentumSeparation(by='op')]}
+        >>> def neutral():
+        ...     return {'callbacks': [MomentumSeparation(by=lambda sample: 0)]}
+        >>> case = MethodCase('MomentumSeparation', settings, neutral)
+    """
+
+    name: str
+    settings: Settings
+    neutral: Settings | None = None
+    reference: Settings = _plain
+    reference_evaluator: Mapping[str, Any] = field(default_factory=dict)
+    no_neutral: str = ""
+    space: Callable[[], Any] = ToySpace
+    evaluator: Callable[..., Any] = toy_evaluator

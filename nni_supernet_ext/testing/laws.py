@@ -1,0 +1,186 @@
+"""The laws: what must hold for every method. Each raises AssertionError with what broke."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations, permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.testing.case import MethodCase
+from nni_supernet_ext.testing.processes import train_in_processes
+from nni_supernet_ext.testing.training import RandomState, Run, differing, train
+
+_SLOTS = ("paths", "data", "weights", "objective")
+
+
+def check_neutral(case: MethodCase, root: Path) -> None:
+    """Check that a method at its neutral setting leaves the weights equal to plain training, bit for bit."""
+    if case.neutral is None:
+        _require(bool(case.no_neutral), f"{case.name} has no neutral setting and gives no reason")
+        return
+    neutral = train(case, case.neutral(), root / "neutral")
+    reference = train(
+        case, case.reference(), root / "reference", evaluator_arguments=case.reference_evaluator
+    )
+    _require_equal(neutral, reference, f"{case.name} at its neutral setting changes the training")
+
+
+def check_seed(case: MethodCase, root: Path) -> None:
+    """Check that a seed fixes draws and weights, another changes the draws, and global state is untouched."""
+    before = RandomState()
+    first = train(case, case.settings(), root / "first")
+    _require(RandomState() == before, f"{case.name} changes the global random state")
+    torch.manual_seed(12345)
+    second = train(case, case.settings(), root / "second")
+    _require(first.draws == second.draws, f"{case.name} draws other subnets with the same seed")
+    _require_equal(first, second, f"{case.name} trains other weights with the same seed")
+    other = train(case, case.settings(), root / "other", seed=1)
+    _require(first.draws != other.draws, f"{case.name} ignores the seed")
+
+
+def check_resume(cases: Sequence[MethodCase], root: Path, epochs: int = 2) -> None:
+    """Check that k steps, a checkpoint and k steps in a fresh process equal 2k steps, bit for bit."""
+    half = [_straight(case, root / case.name, epochs, stop_after=epochs // 2) for case in cases]
+    resumed = train_in_processes(
+        cases, root / "jobs", epochs=epochs, checkpoints=[root / case.name for case in cases]
+    )[0]
+    for case, first, rest in zip(cases, half, resumed, strict=True):
+        whole = train(case, case.settings(), root / case.name / "whole", epochs=epochs)
+        draws = [*first.draws, *rest["draws"]]
+        _require(draws == whole.draws, f"{case.name} draws other subnets after resuming")
+        _require(
+            not differing(rest["weights"], whole.weights),
+            f"{case.name} trains other weights after resuming: {differing(rest['weights'], whole.weights)}",
+        )
+
+
+def _straight(case: MethodCase, root: Path, epochs: int, stop_after: int) -> Run:
+    from nni_supernet_ext.testing.stop import StopAfter
+
+    settings = case.settings()
+    settings["callbacks"] = [*settings.get("callbacks", []), StopAfter(stop_after)]
+    return train(case, {**settings, "checkpoint_dir": root / "checkpoint"}, root, epochs=epochs)
+
+
+def check_commute(cases: Sequence[MethodCase], root: Path) -> None:
+    """Check that callbacks with different claims give the same weights in any order."""
+    for first, second in combinations(cases, 2):
+        settings = [first.settings().get("callbacks"), second.settings().get("callbacks")]
+        if not all(settings) or _claims(settings[0]) & _claims(settings[1]):
+            continue
+        runs = []
+        for order in permutations((first, second)):
+            callbacks = [callback for case in order for callback in case.settings()["callbacks"]]
+            name = "-".join(case.name for case in order)
+            runs.append(train(first, {"callbacks": callbacks}, root / name))
+        _require_equal(runs[0], runs[1], f"{first.name} and {second.name} depend on their order")
+
+
+def check_compose(cases: Sequence[MethodCase], root: Path) -> dict[tuple[str, ...], str]:
+    """Check that every pair, and all together, trains or is refused with a remedy.
+
+    Returns:
+        Names of the combination -> ``'works'`` or the refusal.
+    """
+    outcomes: dict[tuple[str, ...], str] = {}
+    for group in [*combinations(cases, 2), tuple(cases)]:
+        merged = merge_settings(case.settings() for case in group)
+        if merged is None:
+            continue
+        names = tuple(case.name for case in group)
+        try:
+            train(group[0], merged, root / "-".join(names)[:120], epochs=1)
+            outcomes[names] = "works"
+        except ConfigurationError as error:
+            _require(
+                all(problem.count(". ") >= 1 for problem in error.problems),
+                f"{names} is refused without a remedy: {error}",
+            )
+            outcomes[names] = str(error)
+    return outcomes
+
+
+def merge_settings(settings: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """Join settings into one; None where two fill the same slot, which the signature makes impossible."""
+    merged: dict[str, Any] = {"callbacks": []}
+    for part in settings:
+        for key, value in part.items():
+            if key == "callbacks":
+                merged["callbacks"] = [*merged["callbacks"], *value]
+            elif key in merged and (key in _SLOTS or merged[key] != value):
+                return None
+            else:
+                merged[key] = value
+    return merged
+
+
+def check_freeze(case: MethodCase, root: Path, n_samples: int = 4) -> None:
+    """Check that an activated subnet computes what the extracted network computes, in evaluation mode."""
+    run = train(case, case.settings(), root, epochs=1)
+    supernet = run.strategy.trained
+    rng = np.random.default_rng(0)
+    batch = next(iter(run.evaluator.val_dataloaders))[0]
+    for _ in range(n_samples):
+        sample = supernet.domain.random(rng)
+        run.strategy.weights.activate(supernet, sample)
+        supernet.model.eval()
+        network = supernet.extract(sample).eval()
+        with torch.no_grad():
+            same = torch.equal(supernet.model(batch), network(batch))
+        _require(same, f"{case.name}: the frozen subnet {sample} computes something else")
+
+
+def check_clean(case: MethodCase, root: Path) -> None:
+    """Check that after the fit no hook is left and schedule, data and evaluator are as they were."""
+    evaluator = case.evaluator(max_epochs=1, root=root)
+    loaders = (evaluator.train_dataloaders, evaluator.val_dataloaders)
+    callbacks, fit_kwargs = list(evaluator.trainer.callbacks), dict(evaluator.fit_kwargs)
+    kept = MethodCase(case.name, case.settings, space=case.space, evaluator=lambda **_: evaluator)
+    run = train(kept, case.settings(), root, epochs=1)
+    module = run.evaluator.module
+    hooked = [
+        name
+        for name, part in module.named_modules()
+        if part._forward_hooks or part._forward_pre_hooks or part._backward_hooks
+    ]
+    hooked += [name for name, p in module.named_parameters() if p._backward_hooks]
+    _require(not hooked, f"{case.name} leaves hooks on {hooked}")
+    _require("log" not in vars(module), f"{case.name} leaves the evaluator's `log` redirected")
+    _require(evaluator.trainer.callbacks == callbacks, f"{case.name} leaves callbacks on the trainer")
+    _require(evaluator.fit_kwargs == fit_kwargs, f"{case.name} leaves the evaluator's fit_kwargs changed")
+    _require(
+        (evaluator.train_dataloaders, evaluator.val_dataloaders) == loaders,
+        f"{case.name} leaves other data in the evaluator",
+    )
+    rates = [group["lr"] for group in evaluator.trainer.optimizers[0].param_groups]
+    _require(rates == [module.hparams.learning_rate], f"{case.name} leaves the learning rate at {rates}")
+
+
+def check_ranks(cases: Sequence[MethodCase], root: Path, epochs: int = 1) -> None:
+    """Check that two processes training together draw the same subnets and end with equal weights."""
+    first, second = train_in_processes(cases, root, epochs=epochs, world_size=2)
+    for case, mine, theirs in zip(cases, first, second, strict=True):
+        _require(mine["draws"] == theirs["draws"], f"{case.name} draws other subnets on another rank")
+        weights = {name for name in differing(mine["weights"], theirs["weights"])}
+        # Running statistics are each rank's own, as under plain DistributedDataParallel.
+        weights = {name for name in weights if "running_" not in name}
+        _require(not weights, f"{case.name} ends with other weights on another rank: {sorted(weights)}")
+
+
+def _claims(callbacks: Iterable[Any]) -> set[str]:
+    return {claim for callback in callbacks for claim in getattr(callback, "claims", ())}
+
+
+def _require_equal(first: Run, second: Run, message: str) -> None:
+    names = differing(first.weights, second.weights)
+    _require(not names, f"{message}: {names}")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)

@@ -1,0 +1,28 @@
+"""What every test needs: one thread, and the measured data where they are present."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import nni_supernet_ext  # noqa: F401 - makes torchvision importable and NNI quiet before any test imports them
+
+import torch  # isort: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Keep parallel test processes from fighting for cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Return the folder with the measured tables and images, or skip where it is absent."""
+    configured = os.environ.get("NNI_SUPERNET_DATA")
+    folder = Path(configured) if configured else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"The data folder {folder} is absent; set NNI_SUPERNET_DATA to run this test.")
+    return folder
