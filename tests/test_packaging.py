@@ -141,7 +141,8 @@ def test_the_spawned_worker_of_a_loader_can_import_torchvision(installed: Path, 
         "        from torchvision.transforms.functional import hflip\n"
         "        return hflip(torch.tensor([[0.0, 1.0]]))\n"
         "if __name__ == '__main__':\n"
-        "    loader = torch.utils.data.DataLoader(Data(), 2, num_workers=1, multiprocessing_context='spawn')\n"
+        "    options = {'num_workers': 1, 'multiprocessing_context': 'spawn'}\n"
+        "    loader = torch.utils.data.DataLoader(Data(), 2, **options)\n"
         "    print(next(iter(loader)).flatten().tolist())\n",
         encoding="utf-8",
     )

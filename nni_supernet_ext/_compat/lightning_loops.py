@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pytorch_lightning.strategies import DDPStrategy
+
 
 def restart_train_iterator(trainer: Any) -> None:
     """Make the training loader's iterator anew.
@@ -17,3 +19,18 @@ def restart_train_iterator(trainer: Any) -> None:
     fetcher = getattr(trainer.fit_loop, "_data_fetcher", None)
     if fetcher is not None:
         iter(fetcher)
+
+
+def missing_unused_parameters(trainer: Any) -> bool:
+    """Tell whether the trainer's DistributedDataParallel insists on a gradient for every parameter.
+
+    Args:
+        trainer: Lightning trainer.
+
+    Returns:
+        True for DDP without ``find_unused_parameters``; False for everything else.
+    """
+    strategy = trainer.strategy
+    if not isinstance(strategy, DDPStrategy):
+        return False
+    return not getattr(strategy, "_ddp_kwargs", {}).get("find_unused_parameters", False)

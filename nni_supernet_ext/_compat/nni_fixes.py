@@ -6,17 +6,13 @@ import contextlib
 import functools
 import pickle
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
-from nni_supernet_ext.errors import SpaceError
-
-__all__ = ["apply_nni_fixes", "clean_profiling", "plain_sample"]
+__all__ = ["apply_nni_fixes"]
 
 
 @functools.cache
@@ -27,6 +23,7 @@ def apply_nni_fixes() -> None:
         >>> apply_nni_fixes()
     """
     fix_freeze_without_bias()
+    fix_slicing_of_layer_norm()
     fix_loading_of_experiment_state()
     fix_experiment_log_left_open()
 
@@ -58,6 +55,40 @@ def fix_freeze_without_bias() -> bool:
         return False
     MixedOperation.freeze = freeze
     return True
+
+
+def fix_slicing_of_layer_norm() -> bool:
+    """Let a layer norm of mutable width be sliced without a warning.
+
+    NNI's ``MixedLayerNorm`` indexes its weights with a list of slices, which torch deprecated and announced
+    to read as a tensor index; a tuple means what NNI means.
+
+    Returns:
+        Whether the defect was there and was fixed.
+    """
+    from nni.nas.oneshot.pytorch.supermodule.operation import MixedLayerNorm
+
+    def slice_weights(self: Any, normalized_shape: Any, **_kwargs: Any) -> dict[str, Any]:
+        if isinstance(normalized_shape, dict):  # Weighted shapes, of differentiable strategies.
+            normalized_shape = self.normalized_shape
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        prefix = tuple(slice(min(size)) for size in zip(shape, self.normalized_shape, strict=False))
+        weights = {name: getattr(self, name) for name in ("weight", "bias")}
+        sliced = {name: weight if weight is None else weight[prefix] for name, weight in weights.items()}
+        return {**sliced, "normalized_shape": shape}
+
+    probe = SimpleNamespace(normalized_shape=(2,), weight=_IndexType(), bias=None)
+    if MixedLayerNorm._freeze_weight_impl(probe, 1)["weight"] is not list:
+        return False
+    MixedLayerNorm._freeze_weight_impl = slice_weights
+    return True
+
+
+class _IndexType:
+    """Stand for a weight and tell the type it is indexed with."""
+
+    def __getitem__(self, index: Any) -> type:
+        return type(index)
 
 
 def fix_loading_of_experiment_state() -> bool:
@@ -113,84 +144,3 @@ def fix_experiment_log_left_open() -> bool:
         handler.close()
     log.stop_experiment_logging = experiment.stop_experiment_logging = stop_and_close
     return True
-
-
-@contextlib.contextmanager
-def clean_profiling(model: nn.Module) -> Iterator[None]:
-    """Take off the hooks that NNI's profiler leaves on a model when profiling fails.
-
-    Every later forward pass would die with "'Tensor' object has no attribute 'real_shape'". Hooks that were
-    there before stay.
-
-    Args:
-        model: The model that is profiled inside the block.
-
-    Example:
-        >>> model = nn.Linear(2, 2)
-        >>> with clean_profiling(model):
-        ...     _ = model.register_forward_hook(lambda *_: None)
-        >>> len(model._forward_hooks)
-        0
-    """
-    from nni.nas.profiler.pytorch.utils import shape
-
-    tables = [hooks for m in model.modules() for hooks in (m._forward_hooks, m._forward_pre_hooks)]
-    before = [set(hooks) for hooks in tables]
-    names = list(shape._current_module_names)
-    try:
-        yield
-    finally:
-        for hooks, known in zip(tables, before, strict=True):
-            for key in set(hooks) - known:
-                del hooks[key]
-        shape._current_module_names[:] = names
-
-
-def plain_sample(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a sample's labels and values into plain builtins.
-
-    NNI's labels are a subclass of ``str``, which ``torch.load(weights_only=True)`` refuses.
-
-    Args:
-        sample: Label -> chosen value.
-
-    Returns:
-        An equal dictionary of exactly ``str``, ``int``, ``float``, ``bool``, ``None``, ``list``, ``tuple``
-        and ``dict``.
-
-    Raises:
-        SpaceError: A value is of another kind.
-
-    Example:
-        >>> plain_sample({"width": np.int64(8), "inputs": [0, 2]})
-        {'width': 8, 'inputs': [0, 2]}
-    """
-    return {str.__str__(label): _plain_value(label, value) for label, value in sample.items()}
-
-
-# A bool is an int, so it comes first.
-_SCALARS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
-    (bool, bool),
-    (int, int),
-    (float, float),
-    (str, str.__str__),
-)
-
-
-def _plain_value(label: str, value: Any) -> Any:
-    if value is None:
-        return None
-    if isinstance(value, np.generic):
-        value = value.item()
-    for kind, convert in _SCALARS:
-        if isinstance(value, kind):
-            return convert(value)
-    if isinstance(value, (list, tuple)):
-        items = [_plain_value(label, item) for item in value]
-        return items if isinstance(value, list) else tuple(items)
-    if isinstance(value, Mapping):
-        return {_plain_value(label, key): _plain_value(label, item) for key, item in value.items()}
-    raise SpaceError(
-        f"Argument `sample` is expected to hold numbers, strings and lists of them, but got "
-        f"{type(value).__name__} at label {str(label)!r}. Give the choice string candidates instead."
-    )

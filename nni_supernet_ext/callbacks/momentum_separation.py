@@ -32,11 +32,12 @@ class MomentumSeparation(SupernetCallback):
 
     Args:
         by: Label of the choice whose candidates are the clusters, or a function from a sample to a cluster.
-            Default: a random choice (by the run's seed) where cells repeat their choices, else the first
-            searchable layer.
+            Default: the choice that the path sampler holds fixed within a step, if any; else a random choice (by
+            the run's seed) where cells repeat their choices, else the first searchable layer.
 
     Attributes:
         label: The label in use, once training has started; None with a function.
+        excluded: Labels that the default never takes, for example those a supernet was split on.
 
     Raises:
         ConfigurationError: Unknown label, a choice with a single candidate, an optimizer without momentum,
@@ -59,6 +60,7 @@ class MomentumSeparation(SupernetCallback):
     def __init__(self, by: str | Cluster | None = None) -> None:
         self.by = by
         self.label: str | None = None
+        self.excluded: frozenset[str] = frozenset()
         self._cluster: Cluster = lambda sample: None
         self._states: dict[Hashable, Any] = {}
         self._active: Hashable = None
@@ -106,7 +108,7 @@ class MomentumSeparation(SupernetCallback):
         if callable(self.by):
             self.label, self._cluster = None, self.by
             return
-        self.label = self.by if self.by is not None else _default_label(plan)
+        self.label = self.by if self.by is not None else default_label(plan, self.excluded)
         label = self.label
         self._cluster = lambda sample: _hashable(sample[label])
 
@@ -176,17 +178,30 @@ def _optimizer_problems(optimizer: Optimizer) -> Iterable[str]:
         )
 
 
-def _default_label(plan: Plan) -> str:
-    """Return a random choice where several modules share one (cells), else the first layer choice (chains)."""
+def default_label(plan: Plan, excluded: frozenset[str] = frozenset()) -> str:
+    """Return the choice fixed within a step, a random one that several modules share, or the first layer's.
+
+    Args:
+        plan: The whole run.
+        excluded: Labels not to return.
+
+    Raises:
+        ConfigurationError: No choice with at least two candidates is left.
+    """
     domain = plan.supernet.domain
     layers = [m for m in plan.supernet.model.modules() if isinstance(m, PathSamplingLayer)]
     counts = {label: sum(layer.label == label for layer in layers) for label in domain.candidates}
-    eligible = [label for label, values in domain.candidates.items() if len(values) > 1]
+    eligible = [
+        label for label, values in domain.candidates.items() if len(values) > 1 and label not in excluded
+    ]
     if not eligible:
         raise ConfigurationError(
             "The space is expected to have a choice with at least two candidates for MomentumSeparation, but got "
             "none. Give a function of the sample as `by`."
         )
+    held = [label for label in plan.paths.shared_choices if label in eligible]
+    if held:
+        return held[0]
     repeated = [label for label in eligible if counts[label] > 1]
     if repeated:
         return repeated[int(np.random.default_rng(plan.seed).integers(len(repeated)))]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
@@ -22,11 +23,15 @@ def to_device(module: Any, batch: Any, device: torch.device) -> Any:
         device: Where to move it.
 
     Returns:
-        The batch as the module's steps expect it.
+        The batch as the module's steps expect it; floating-point tensors in the precision of the weights.
     """
     batch = module.on_before_batch_transfer(batch, 0)
     batch = module.transfer_batch_to_device(batch, device, 0)
-    return module.on_after_batch_transfer(batch, 0)
+    batch = module.on_after_batch_transfer(batch, 0)
+    dtype = next((p.dtype for p in module.model.parameters() if p.is_floating_point()), torch.float32)
+    if dtype == torch.float32:
+        return batch
+    return apply_to_collection(batch, Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t)
 
 
 @contextmanager

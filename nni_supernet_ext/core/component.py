@@ -13,7 +13,9 @@ class Component:
     """Base of the parts that fill a slot of the training step.
 
     A component declares what it owns, says what it cannot work with before training starts, is set up once
-    with the plan of the whole run, and keeps its state in the checkpoint.
+    with the plan of the whole run, and keeps its state in the checkpoint. A component in a slot may also
+    implement the step hooks of :class:`~nni_supernet_ext.core.SupernetCallback`; so may one that another
+    component wraps as its ``base``.
 
     Attributes:
         claims: Decisions that only one component may own, for example ``{'lr'}``.
@@ -45,3 +47,6 @@ class Component:
 
     def restore_state(self, state: dict[str, Any]) -> None:
         """Take over what :meth:`checkpoint_state` returned. Called after :meth:`prepare`."""
+
+    def finish(self) -> None:
+        """Remove what :meth:`prepare` or the step left on the model. Called at the end, whatever happened."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from nni.mutable import (
 from nni_supernet_ext.core.draw import Sample, describe_sample
 from nni_supernet_ext.errors import ConstraintError, SpaceError
 
+Drawer = Callable[[np.random.Generator], Any]
 _PATIENCE = 1000
 
 
@@ -55,6 +57,10 @@ class Domain:
                 f"{type(space).__name__} with none. Use LayerChoice, InputChoice, Repeat or a mutable layer "
                 "such as MutableConv2d in it."
             )
+        self._index()
+
+    def _index(self) -> None:
+        """Derive everything else from ``mutables``."""
         self.candidates: dict[str, list[Any]] = {
             label: list(mutable.values)
             for label, mutable in self.mutables.items()
@@ -68,18 +74,39 @@ class Domain:
         self._drawers = [(label, _drawer(mutable)) for label, mutable in self.mutables.items()]
 
     @property
+    def has_constraints(self) -> bool:
+        """Whether the space itself forbids some samples."""
+        return bool(self._constraints)
+
+    def prior(self, label: str) -> list[float]:
+        """Return the probabilities of a choice's candidates: uniform unless the space gives weights."""
+        mutable = self.mutables[label]
+        if not isinstance(mutable, Categorical):
+            raise SpaceError(
+                f"Argument `label` is expected to name a choice of one among finitely many, but got {label!r}. "
+                f"Use one of {list(self.candidates)}."
+            )
+        weights = [float(weight) for weight in mutable.weights]
+        return [weight / sum(weights) for weight in weights]
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Labels of all choices in the space's order."""
         return tuple(self.mutables)
 
     def random(
-        self, rng: np.random.Generator, accept: Callable[[Sample], bool] | None = None
+        self,
+        rng: np.random.Generator,
+        accept: Callable[[Sample], bool] | None = None,
+        drawers: Mapping[str, Drawer] | None = None,
     ) -> dict[str, Any]:
         """Draw one sample, each choice by its own prior (uniform unless the space gives weights).
 
         Args:
             rng: Source of randomness; the only one used.
             accept: Predicate that a sample must satisfy, besides the space's own constraints.
+            drawers: Label -> function that draws its candidate, for choices not drawn by their prior (see
+                :func:`categorical_drawer`).
 
         Returns:
             Label -> chosen candidate.
@@ -87,8 +114,11 @@ class Domain:
         Raises:
             ConstraintError: 1,000 samples in a row violated a constraint.
         """
+        own = self._drawers
+        if drawers:
+            own = [(label, drawers.get(label, draw)) for label, draw in own]
         for _ in range(_PATIENCE):
-            sample = {label: draw(rng) for label, draw in self._drawers}
+            sample = {label: draw(rng) for label, draw in own}
             if self._constraints and not self.satisfies_constraints(sample):
                 continue
             if accept is None or accept(sample):
@@ -97,6 +127,40 @@ class Domain:
             f"The constraint is expected to admit a sample, but got {_PATIENCE} random samples that violate "
             "it. Loosen it, or check its unit."
         )
+
+    def restricted(self, regions: Mapping[str, Sequence[Any]]) -> Domain:
+        """Return the part of the space in which some choices keep only some of their candidates.
+
+        Args:
+            regions: Label -> candidates to keep, for the choices to restrict. Prior weights are rescaled.
+
+        Returns:
+            A domain of its own with all labels; this one stays as it is.
+
+        Raises:
+            SpaceError: An unknown label or candidate, or no candidate left.
+
+        Example:
+            >>> from nni_supernet_ext.testing import ToySpace
+            >>> part = Domain(ToySpace()).restricted({'op': ['conv', 'skip']})
+            >>> part.candidates['op'], part.size()
+            (['conv', 'skip'], 4)
+        """
+        part = copy.copy(self)
+        part.mutables = dict(self.mutables)
+        for label, kept in regions.items():
+            known = self.candidates.get(label, [])
+            if not kept or any(value not in known for value in kept):
+                raise SpaceError(
+                    f"Argument `regions` is expected to keep at least one existing candidate of each choice, but "
+                    f"got {list(kept)} for {label!r} with the candidates {known}. Correct it."
+                )
+            prior = dict(zip(known, self.prior(label), strict=True))
+            total = sum(prior[value] for value in kept)
+            weights = [prior[value] / total for value in kept]
+            part.mutables[label] = Categorical(list(kept), weights=weights, label=label)
+        part._index()
+        return part
 
     def satisfies_constraints(self, sample: Sample) -> bool:
         """Tell whether a sample satisfies the constraints written into the space itself."""
@@ -152,10 +216,10 @@ def _produces_value(mutable: LabeledMutable) -> bool:
     return not isinstance(mutable, MutableAnnotation)
 
 
-def _drawer(mutable: LabeledMutable) -> Callable[[np.random.Generator], Any]:
+def _drawer(mutable: LabeledMutable) -> Drawer:
     """Return a function that draws a value of one choice, avoiding NNI's slow path where possible."""
     if isinstance(mutable, Categorical):
-        return _categorical_drawer(list(mutable.values), list(mutable.weights))
+        return categorical_drawer(list(mutable.values), list(mutable.weights))
     if isinstance(mutable, CategoricalMultiple) and mutable.n_chosen is not None and _even(mutable.weights):
         values, n_chosen = list(mutable.values), int(mutable.n_chosen)
         return lambda rng: [values[i] for i in sorted(rng.choice(len(values), n_chosen, replace=False))]
@@ -163,7 +227,20 @@ def _drawer(mutable: LabeledMutable) -> Callable[[np.random.Generator], Any]:
     return lambda rng: mutable.random({}, np.random.RandomState(int(rng.integers(2**32))))
 
 
-def _categorical_drawer(values: list[Any], weights: list[float]) -> Callable[[np.random.Generator], Any]:
+def categorical_drawer(values: list[Any], weights: list[float]) -> Drawer:
+    """Return a function that draws one of ``values``; equal weights draw as a uniform choice does.
+
+    Args:
+        values: Candidates.
+        weights: Their probabilities, up to a common factor.
+
+    Returns:
+        Function of a generator.
+
+    Example:
+        >>> categorical_drawer(['conv', 'skip'], [1.0, 0.0])(np.random.default_rng(0))
+        'conv'
+    """
     n = len(values)
     if n == 1:
         return lambda rng: values[0]

@@ -93,8 +93,9 @@ class SubnetEvaluator:
         """
         model, previous, was_training = self.supernet.model, self.supernet.active, self._module.training
         try:
+            # First activate: a weight store may exchange the BN statistics themselves.
+            self._activate(self.supernet, sample)
             with torch.no_grad(), self._recalibrator.preserved():
-                self._activate(self.supernet, sample)
                 if self._calibration:
                     self._recalibrator.recalibrate(
                         self._calibration, lambda batch: forward_inputs(self._module, batch)

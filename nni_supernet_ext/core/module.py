@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from nni_supernet_ext._compat.lightning_log import StepLog
 from nni_supernet_ext._compat.lightning_loops import restart_train_iterator
 from nni_supernet_ext.core.callback import HOOKS, overrides
 from nni_supernet_ext.core.checkpoint import Fingerprint
@@ -59,6 +61,7 @@ class SupernetModule(BaseOneShotLightningModule):
         self._hooks: dict[str, list[Callable[..., None]]] = {hook: [] for hook in HOOKS}
         self._restored: dict[str, Any] | None = None
         self._cleanup = ExitStack()
+        self._step_log = StepLog(self)
         self._fingerprint = Fingerprint.of(plan)
         forward_hooks(self, training_module)
 
@@ -93,7 +96,7 @@ class SupernetModule(BaseOneShotLightningModule):
         for component in self._parts().values():
             component.prepare(self.plan)
         for hook in HOOKS:
-            self._hooks[hook] = [getattr(c, hook) for c in self.plan.callbacks if overrides(c, hook)]
+            self._hooks[hook] = [getattr(c, hook) for c in self.plan.observers() if overrides(c, hook)]
         if self._restored is not None:
             self._take_over(self._restored)
             self._restored = None
@@ -145,6 +148,12 @@ class SupernetModule(BaseOneShotLightningModule):
             self.advance_lr_schedulers(batch_idx)
         return state.loss  # type: ignore[return-value]
 
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """Log a value as Lightning does; a repeated step value takes a shorter way."""
+        if not self._step_log.update(name, value, args, kwargs):
+            super().log(name, value, *args, **kwargs)
+            self._step_log.remember(name, args, kwargs)
+
     def _task_loss(self) -> Tensor:
         output = self.training_module.training_step(self.state.batch, self.state.batch_idx)
         return output["loss"] if isinstance(output, dict) else output
@@ -173,6 +182,13 @@ class SupernetModule(BaseOneShotLightningModule):
             self.training_module.configure_gradient_clipping(
                 optimizer, threshold * self.state.gradient_scale, self.plan.gradient_clip_algorithm
             )
+
+    def on_fit_end(self) -> None:
+        """Report as usual; a run that was finished already reports what its checkpoint says."""
+        if self._restored is not None:
+            values = self._restored["metrics"]
+            self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
+        super().on_fit_end()
 
     def on_train_epoch_end(self) -> None:
         """Look at losses that were not looked at yet."""
@@ -204,6 +220,9 @@ class SupernetModule(BaseOneShotLightningModule):
     def cleanup(self) -> None:
         """Leave the trainer, the evaluator's module and the BN statistics as they were, whatever happened."""
         self._cleanup.close()
+        for component in self.plan.observers():
+            if isinstance(component, Component):
+                component.finish()
         self.validation.close()
         self.state.batch = None
         vars(self.training_module).pop("log", None)
@@ -218,6 +237,8 @@ class SupernetModule(BaseOneShotLightningModule):
             "fingerprint": self._fingerprint.as_dict(),
             "iteration": self.state.iteration,
             "rng": self._rng.bit_generator.state,
+            "validation": self.validation.results,
+            "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
             "random": capture_random_state(self.trainer.train_dataloader),
             "components": {name: part.checkpoint_state() for name, part in self._parts().items()},
         }
@@ -226,6 +247,7 @@ class SupernetModule(BaseOneShotLightningModule):
         """Check that the checkpoint belongs to this configuration and remember its state."""
         self.training_module.on_load_checkpoint(checkpoint)
         self._restored = self._fingerprint.checked(checkpoint.get(CHECKPOINT_KEY))
+        self.validation.results = self._restored["validation"]
 
     def _parts(self) -> dict[str, Component]:
         """Name the components; equal classes are numbered, so callbacks that only watch may come and go."""

@@ -65,6 +65,15 @@ class Plan:
         yield from (part for part in (self.paths, self.data, self.weights, self.objective) if part is not None)
         yield from self.callbacks
 
+    def observers(self) -> Iterator[Any]:
+        """Iterate over all parts whose step hooks run: slots, what they wrap as ``base``, callbacks."""
+        for component in self.components():
+            part = component
+            while part is not None:
+                yield part
+                inner = getattr(part, "base", None)
+                part = inner if isinstance(inner, Component) else None
+
     def owners(self) -> Iterator[Any]:
         """Iterate over the parts that decide something: the slots, and callbacks that claim a decision."""
         yield from (part for part in self.components() if not isinstance(part, Callback) or _claims_of(part))

@@ -25,6 +25,7 @@ class PathSampler(Component):
     Attributes:
         draws_per_step: How many draws :meth:`draws` returns, or None where it varies.
         shared_choices: Labels on which all draws of a step agree.
+        roles: Roles of a step's draws in their order, or None where unknown before training.
 
     Example:
         A sampler that always trains the same subnet::
@@ -37,6 +38,7 @@ class PathSampler(Component):
 
     draws_per_step: int | None = 1
     shared_choices: Collection[str] = ()
+    roles: tuple[str, ...] | None = None
 
     def draws(self, rng: np.random.Generator, state: StepState) -> Sequence[Draw]:
         """Return the draws of the coming step.

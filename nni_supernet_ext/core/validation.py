@@ -85,7 +85,8 @@ class SubnetValidation:
         ]
         for name, sample in self.subnets.items():
             self._activate(sample)
-            self._recalibrator.recalibrate(batches, lambda b: forward_inputs(module.training_module, b))
+            with module.trainer.precision_plugin.val_step_context():
+                self._recalibrator.recalibrate(batches, lambda b: forward_inputs(module.training_module, b))
             self._statistics[name] = [buffer.clone() for buffer in self._buffers]
 
     def step(self, module: Any, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
@@ -134,6 +135,8 @@ class SubnetValidation:
             if isinstance(value, Metric):
                 self._gather(name, subnet, value)
                 return
+            if module.trainer.world_size > 1:
+                kwargs.setdefault("sync_dist", True)
             module.log(name, value, *args, **kwargs)
             module.log(f"{name}/{subnet}", value, *args, **{**kwargs, "prog_bar": False})
 

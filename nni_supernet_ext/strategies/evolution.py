@@ -15,6 +15,7 @@ from nni.nas.strategy.base import Strategy
 from torch import nn
 from tqdm.auto import tqdm
 
+from nni_supernet_ext._compat.nni_experiment import announce_experiments
 from nni_supernet_ext._compat.nni_fixes import apply_nni_fixes
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.evaluation import SubnetEvaluator
@@ -23,6 +24,7 @@ from nni_supernet_ext.core.slots import WeightStore
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import ConfigurationError, SpaceError
 from nni_supernet_ext.functional.evolution import crossover, mutate
+from nni_supernet_ext.recording import Recording, open_recording
 from nni_supernet_ext.strategies.budget import Budget
 from nni_supernet_ext.strategies.journal import Journal, sample_key
 from nni_supernet_ext.strategies.subnet_model import SubnetModel
@@ -73,6 +75,7 @@ class SupernetEvolution(Strategy):
         journal: File that remembers every evaluation: a killed search that is started again with the same
             arguments repeats none.
         seed: Seed of the search.
+        record: Whether every evaluated subnet appears in NNI's own tools as a trial (default).
         progress: Whether to show a progress bar.
 
     Attributes:
@@ -116,9 +119,11 @@ class SupernetEvolution(Strategy):
         weights: WeightStore | None = None,
         journal: str | Path | None = None,
         seed: int = 0,
+        record: bool = True,
         progress: bool = True,
     ) -> None:
         apply_nni_fixes()
+        announce_experiments()
         super().__init__()
         self.population = population
         self.cycles = cycles
@@ -136,6 +141,7 @@ class SupernetEvolution(Strategy):
         self.weights = weights if weights is not None else SharedWeights()
         self.journal = Path(journal) if journal is not None else None
         self.seed = seed
+        self.record = record
         self.progress = progress
         self.history: list[EvaluatedSubnet] = []
         self._models: list[SubnetModel] = []
@@ -181,6 +187,17 @@ class SupernetEvolution(Strategy):
         return model_space
 
     def _run(self) -> None:
+        with open_recording(
+            self.record,
+            self.supernet.domain,
+            self.supernet.model,
+            training=False,
+            metric=self.metric,
+            mode=self.mode,
+        ) as recording:
+            self._search(recording)
+
+    def _search(self, recording: Recording) -> None:
         rng = np.random.default_rng(self.seed)
         self._journal.entries.update(self._restored)
         seen: set[str] = set()
@@ -192,7 +209,7 @@ class SupernetEvolution(Strategy):
                     if not self.engine.budget_available():
                         _logger.info("The experiment's budget is used up; the search stops.")
                         return
-                    self._submit(sample)
+                    self._submit(sample, recording)
                     bar.update()
                 bar.set_postfix(best=f"{self.best.metrics[self.metric]:.4f}")
                 if len(children) < self.population:
@@ -233,6 +250,7 @@ class SupernetEvolution(Strategy):
 
     def best_network(self) -> nn.Module:
         """Return the best subnet as a network of its own, with its inherited weights."""
+        self.weights.activate(self.supernet, self.best.sample)
         return self.supernet.extract(self.best.sample)
 
     # Inside
@@ -276,13 +294,17 @@ class SupernetEvolution(Strategy):
         first, second = (pool[int(rng.integers(len(pool)))] for _ in range(2))
         return crossover(first, second, rng)
 
-    def _submit(self, sample: dict[str, Any]) -> None:
+    def _submit(self, sample: dict[str, Any], recording: Recording) -> None:
         sign = 1 if self.mode == "max" else -1
-        model = SubnetModel(self.supernet, sample, self._measure, self.metric, sign)
+        model = SubnetModel(
+            self.supernet, sample, self._measure, self.metric, sign, self.weights.activate
+        )
         self.engine.submit_models(model)
         self._models.append(model)
         parameters, flops = self._budget.costs(sample)
         self.history.append(EvaluatedSubnet(sample, model.results, parameters, flops))
+        costs = {"parameters": parameters} if flops is None else {"parameters": parameters, "flops": flops}
+        recording.subnet(sample, {"default": model.results[self.metric], **model.results, **costs})
 
     def _measure(self, sample: dict[str, Any]) -> dict[str, float]:
         known = self._journal.get(sample)

@@ -131,6 +131,6 @@ def _initialise(network: nn.Module) -> None:
     if missed:
         raise ConfigurationError(
             "Argument `network` is expected to have `reset_parameters` in every module with parameters of its own "
-            f"for `from_scratch=True`, but got none in {missed[:5]}. Add the method, or pass a freshly built network "
-            "with `from_scratch=False`."
+            f"for `from_scratch=True`, but got none in {missed[:5]}. Add the method, or pass a freshly built "
+            "network with `from_scratch=False`."
         )

@@ -10,6 +10,7 @@ from nni.nas.space import ExecutableModelSpace, ModelStatus
 from torch import nn
 
 from nni_supernet_ext.core.draw import describe_sample
+from nni_supernet_ext.core.evaluation import Activate
 from nni_supernet_ext.core.supernet import Supernet, plain
 
 Measure = Callable[[dict[str, Any]], dict[str, float]]
@@ -24,6 +25,7 @@ class SubnetModel(ExecutableModelSpace):
         measure: Function from the sample to its metrics.
         metric: Name of the metric that NNI compares.
         sign: 1 if larger is better, -1 if smaller is: NNI sorts descending.
+        activate: How to activate a sample; default in place with shared weights.
 
     Attributes:
         sample: The architecture as a plain dict.
@@ -31,7 +33,13 @@ class SubnetModel(ExecutableModelSpace):
     """
 
     def __init__(
-        self, supernet: Supernet, sample: dict[str, Any], measure: Measure, metric: str, sign: int
+        self,
+        supernet: Supernet,
+        sample: dict[str, Any],
+        measure: Measure,
+        metric: str,
+        sign: int,
+        activate: Activate | None = None,
     ) -> None:
         super().__init__(ModelStatus.Frozen)
         self.evaluator = None
@@ -41,6 +49,7 @@ class SubnetModel(ExecutableModelSpace):
         self._measure = measure
         self._metric = metric
         self._sign = sign
+        self._activate: Activate = activate or (lambda net, sample: net.activate(sample))
 
     def execute(self) -> dict[str, float]:
         """Evaluate the subnet and report its metric to NNI."""
@@ -52,6 +61,7 @@ class SubnetModel(ExecutableModelSpace):
     def executable_model(self) -> nn.Module:
         """Return the subnet as a network of its own, with its inherited weights."""
         assert self.sample is not None
+        self._activate(self._supernet, self.sample)
         return self._supernet.extract(self.sample)
 
     def extra_repr(self) -> str:

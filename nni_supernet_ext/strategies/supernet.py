@@ -12,14 +12,18 @@ from typing import Any
 import pytorch_lightning as pl
 from nni.nas.evaluator.pytorch import Lightning, LightningModule
 from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.oneshot.pytorch.strategy import is_supernet
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import RandomOneShot
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from nni_supernet_ext._compat.nni_experiment import announce_experiments
 from nni_supernet_ext._compat.nni_fixes import apply_nni_fixes
 from nni_supernet_ext.core.component import Component
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.core.host import check_evaluator
+from nni_supernet_ext.core.last_checkpoint import LastCheckpoint
 from nni_supernet_ext.core.module import SupernetModule
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.slots import DataSampler, Objective, PathSampler, WeightStore
@@ -28,6 +32,7 @@ from nni_supernet_ext.core.validation import SubnetValidation, fixed_subnets
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.objectives.task import TaskLoss
 from nni_supernet_ext.paths.uniform import UniformPathSampler
+from nni_supernet_ext.recording import Recording, open_recording
 from nni_supernet_ext.weights.shared import SharedWeights
 
 _logger = logging.getLogger(__name__)
@@ -62,6 +67,8 @@ class SupernetStrategy(RandomOneShot):
             ``NasExperiment.resume``.
         set_to_none: True (default): weights that a step did not sample stay as they are. False: their
             gradients are zero instead, so that momentum and weight decay go on moving them, as under torch 1.
+        record: Whether the training appears in NNI's own tools (default): in the trial it runs in, or as an
+            experiment of its own with a web page where ``NasExperiment.run`` is given a port.
         mutation_hooks: As in NNI: extra hooks that turn the user's own mutables into supernet modules.
 
     Raises:
@@ -95,9 +102,11 @@ class SupernetStrategy(RandomOneShot):
         recalibrate_batches: int = 10,
         checkpoint_dir: str | Path | None = None,
         set_to_none: bool = True,
+        record: bool = True,
         mutation_hooks: list[Any] | None = None,
     ) -> None:
         apply_nni_fixes()
+        announce_experiments()
         super().__init__(mutation_hooks=mutation_hooks)
         self.paths = paths if paths is not None else UniformPathSampler()
         self.data = data
@@ -112,6 +121,7 @@ class SupernetStrategy(RandomOneShot):
         self.recalibrate_batches = recalibrate_batches
         self.checkpoint_dir = Path(checkpoint_dir) if checkpoint_dir is not None else None
         self.set_to_none = set_to_none
+        self.record = record
         self._check_types()
         self._domain: Domain | None = None
         self._plan: Plan | None = None
@@ -124,10 +134,11 @@ class SupernetStrategy(RandomOneShot):
         """Turn a model space into a supernet, in place; see NNI's ``OneShotStrategy.mutate_model``."""
         # Read the choices first: NNI's mutation loses the prior weights of a LayerChoice.
         self._domain = Domain(model)
-        return super().mutate_model(model)
+        # A supernet is trained further as it is: after a refused or an earlier run.
+        return model if is_supernet(model) else super().mutate_model(model)
 
     def _initialize(self, model_space: RawFormatModelSpace, engine: SequentialExecutionEngine) -> Any:
-        self._evaluator = self._checked_evaluator(model_space.evaluator)
+        self._evaluator = check_evaluator(model_space.evaluator)
         return super()._initialize(model_space, engine)
 
     def configure_oneshot_module(self, training_module: LightningModule) -> SupernetModule:
@@ -163,7 +174,9 @@ class SupernetStrategy(RandomOneShot):
 
     def _run(self) -> None:
         evaluator = self._mutated_evaluator
-        with self._attached(evaluator):
+        supernet = self.plan.supernet
+        recording = open_recording(self.record, supernet.domain, supernet.model, training=True)
+        with recording, self._attached(evaluator, recording):
             try:
                 super()._run()
             finally:
@@ -242,16 +255,16 @@ class SupernetStrategy(RandomOneShot):
         return self.checkpoint_dir
 
     @contextmanager
-    def _attached(self, evaluator: Lightning) -> Iterator[None]:
+    def _attached(self, evaluator: Lightning, recording: Recording) -> Iterator[None]:
         """Add the strategy's callbacks and checkpoint to the trainer for the time of the run."""
         trainer, fit_kwargs = evaluator.trainer, evaluator.fit_kwargs
         before, given = list(trainer.callbacks), dict(fit_kwargs)
-        own = list(self.callbacks)
+        own = [*self.callbacks, *recording.callbacks()]
         kept = before
         folder = self._checkpoint_folder
         if folder is not None:
             kept = [c for c in before if not _is_default_checkpoint(c)]
-            own.append(ModelCheckpoint(dirpath=folder, save_last=True, save_top_k=0))
+            own.append(LastCheckpoint(folder))
             last = folder / "last.ckpt"
             if last.exists() and fit_kwargs.get("ckpt_path") is None:
                 _logger.info("Resuming from %s.", last)
@@ -294,36 +307,17 @@ class SupernetStrategy(RandomOneShot):
             for c in self.callbacks
             if not isinstance(c, pl.Callback)
         ]
+        for name, value in (("validate", self.validate), ("recalibrate_batches", self.recalibrate_batches)):
+            if not isinstance(value, Mapping) and not (isinstance(value, int) and value >= 0):
+                problems.append(
+                    f"Argument `{name}` is expected to be an integer of at least 0, but got {value!r}. Use 0 for none."
+                )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             problems.append(
                 f"Argument `seed` is expected to be an integer of at least 0, but got {self.seed!r}. Use 0."
             )
         if problems:
             raise ConfigurationError(problems)
-
-    @staticmethod
-    def _checked_evaluator(evaluator: Any) -> Lightning:
-        problems = []
-        if not isinstance(evaluator, Lightning):
-            raise ConfigurationError(
-                f"The evaluator is expected to be an NNI Lightning evaluator, but got {type(evaluator).__name__}. "
-                "Use nni.nas.evaluator.pytorch.Classification, Regression or Lightning."
-            )
-        if evaluator.datamodule is None:
-            for name in ("train_dataloaders", "val_dataloaders"):
-                if getattr(evaluator, name) is None:
-                    problems.append(
-                        f"Argument `{name}` of the evaluator is expected to be a loader, but got None. Give the "
-                        "evaluator training and validation data."
-                    )
-        if not evaluator.module.automatic_optimization:
-            problems.append(
-                "The evaluator's Lightning module is expected to use automatic optimization, but got manual "
-                "optimization. Return the loss from `training_step` and let the strategy step the optimizer."
-            )
-        if problems:
-            raise ConfigurationError(problems)
-        return evaluator
 
 
 def _train_loader(evaluator: Lightning) -> Any:

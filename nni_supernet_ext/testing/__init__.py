@@ -1,5 +1,33 @@
 """Laws that every method obeys, with toy settings to run them: for this package and for yours."""
 
+from nni_supernet_ext.testing.case import MethodCase
+from nni_supernet_ext.testing.laws import (
+    check_clean,
+    check_commute,
+    check_compose,
+    check_freeze,
+    check_neutral,
+    check_ranks,
+    check_resume,
+    check_seed,
+)
 from nni_supernet_ext.testing.toys import ToyCellSpace, ToySpace, toy_data, toy_evaluator, toy_supernet
+from nni_supernet_ext.testing.training import train
 
-__all__ = ["ToyCellSpace", "ToySpace", "toy_data", "toy_evaluator", "toy_supernet"]
+__all__ = [
+    "MethodCase",
+    "ToyCellSpace",
+    "ToySpace",
+    "check_clean",
+    "check_commute",
+    "check_compose",
+    "check_freeze",
+    "check_neutral",
+    "check_ranks",
+    "check_resume",
+    "check_seed",
+    "toy_data",
+    "toy_evaluator",
+    "toy_supernet",
+    "train",
+]

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
-from nni_supernet_ext.objectives import TaskLoss
-from nni_supernet_ext.paths import UniformPathSampler
+from nni_supernet_ext.callbacks import (
+    ComplexityAwareLR,
+    GradientVariance,
+    LargestSubnetRegularization,
+    MomentumSeparation,
+    PathTrainability,
+)
+from nni_supernet_ext.data import ImportanceDataSampler
+from nni_supernet_ext.objectives import InplaceDistillation, TaskLoss
+from nni_supernet_ext.paths import (
+    AttentivePathSampler,
+    ComplexityPathSampler,
+    FairPathSampler,
+    GradualPathSampler,
+    ImportancePathSampler,
+    SandwichSampler,
+    UniformPathSampler,
+)
 from nni_supernet_ext.testing.case import MethodCase
+from nni_supernet_ext.testing.damping import DampedToySpace, Damping
 from nni_supernet_ext.weights import SharedWeights
 
 _BATCHES = 4
@@ -25,6 +41,22 @@ def _one_cluster(sample: Any) -> int:
 
 def _uniform() -> dict[str, Any]:
     return {"paths": UniformPathSampler()}
+
+
+def _fair() -> dict[str, Any]:
+    return {"paths": FairPathSampler(fixed="op")}
+
+
+def _proportional() -> dict[str, Any]:
+    return {"paths": ComplexityPathSampler(power=2.0)}
+
+
+def _proportional_neutral() -> dict[str, Any]:
+    return {"paths": ComplexityPathSampler(power=0.0)}
+
+
+def _gradual() -> dict[str, Any]:
+    return {"paths": GradualPathSampler()}
 
 
 def _shared() -> dict[str, Any]:
@@ -51,11 +83,95 @@ def _ms_neutral() -> dict[str, Any]:
     return {"callbacks": [MomentumSeparation(by=_one_cluster)]}
 
 
+def _sandwich() -> dict[str, Any]:
+    return {"paths": SandwichSampler()}
+
+
+def _sandwich_neutral() -> dict[str, Any]:
+    return {"paths": SandwichSampler(n_random=1, order=("random",))}
+
+
+def _distilled() -> dict[str, Any]:
+    return {"paths": SandwichSampler(), "objective": InplaceDistillation("adaptive_alpha")}
+
+
+def _distilled_neutral() -> dict[str, Any]:
+    return {"paths": SandwichSampler(), "objective": InplaceDistillation(beta=0.0)}
+
+
+def _attentive() -> dict[str, Any]:
+    return {"paths": AttentivePathSampler(n_candidates=2, n_bins=3, n_prior=50)}
+
+
+def _attentive_neutral() -> dict[str, Any]:
+    return {"paths": AttentivePathSampler(n_candidates=1, n_bins=1)}
+
+
+def _largest_only() -> dict[str, Any]:
+    callback = LargestSubnetRegularization(modules={Damping: "rate"})
+    return {"paths": SandwichSampler(), "callbacks": [callback]}
+
+
+def _largest_only_neutral() -> dict[str, Any]:
+    roles = ("largest", "subnet", "smallest")
+    callback = LargestSubnetRegularization(roles, modules={Damping: "rate"})
+    return {"paths": SandwichSampler(), "callbacks": [callback]}
+
+
+def _importance() -> dict[str, Any]:
+    return {"paths": ImportancePathSampler(delta=0.9)}
+
+
+def _importance_neutral() -> dict[str, Any]:
+    return {"paths": ImportancePathSampler(delta=0.0)}
+
+
+def _important_data() -> dict[str, Any]:
+    return {"data": ImportanceDataSampler(tau=0.9)}
+
+
+def _important_data_neutral() -> dict[str, Any]:
+    return {"data": ImportanceDataSampler(tau=0.0)}
+
+
+def _variance() -> dict[str, Any]:
+    return {"callbacks": [GradientVariance()]}
+
+
+def _trainability() -> dict[str, Any]:
+    return {"callbacks": [PathTrainability(n_paths=2, n_examples=4)]}
+
+
 CASES: list[MethodCase] = [
     MethodCase("UniformPathSampler", _uniform, _uniform),
+    MethodCase(
+        "FairPathSampler",
+        _fair,
+        no_neutral="Training every candidate in each step is the method; a single subnet has no candidates.",
+    ),
+    MethodCase("ComplexityPathSampler", _proportional, _proportional_neutral),
+    MethodCase(
+        "GradualPathSampler",
+        _gradual,
+        no_neutral="Every step but the first depends on the step before, which no argument switches off.",
+    ),
     MethodCase("SharedWeights", _shared, _shared),
     MethodCase("TaskLoss", _task, _task),
     MethodCase("ComplexityAwareLR", _calr, _calr_neutral, reference_evaluator={"schedule": linear_decay}),
     MethodCase("MomentumSeparation", _ms, _ms_neutral),
+    MethodCase("SandwichSampler", _sandwich, _sandwich_neutral),
+    MethodCase("AttentivePathSampler", _attentive, _attentive_neutral),
+    MethodCase("InplaceDistillation", _distilled, _distilled_neutral, reference=_sandwich),
+    MethodCase(
+        "LargestSubnetRegularization",
+        _largest_only,
+        _largest_only_neutral,
+        reference=_sandwich,
+        space=DampedToySpace,
+    ),
+    MethodCase("ImportancePathSampler", _importance, _importance_neutral),
+    MethodCase("ImportanceDataSampler", _important_data, _important_data_neutral),
+    MethodCase("GradientVariance", _variance, _variance),
+    MethodCase("PathTrainability", _trainability, _trainability),
 ]
 """One case per public method; the law of the surface fails for a method without one."""

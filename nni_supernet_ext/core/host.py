@@ -1,0 +1,69 @@
+"""What the evaluator and its trainer must be for a supernet to train in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from nni.nas.evaluator.pytorch import Lightning
+
+from nni_supernet_ext._compat.lightning_loops import missing_unused_parameters
+from nni_supernet_ext.errors import ConfigurationError
+
+
+def check_evaluator(evaluator: Any) -> Lightning:
+    """Return an evaluator that a supernet can train in.
+
+    Args:
+        evaluator: The evaluator of the experiment.
+
+    Returns:
+        The same evaluator.
+
+    Raises:
+        ConfigurationError: Every reason why it cannot, at once.
+    """
+    if not isinstance(evaluator, Lightning):
+        raise ConfigurationError(
+            f"The evaluator is expected to be an NNI Lightning evaluator, but got {type(evaluator).__name__}. "
+            "Use nni.nas.evaluator.pytorch.Classification, Regression or Lightning."
+        )
+    problems = [*_data_problems(evaluator), *_trainer_problems(evaluator.trainer)]
+    if not evaluator.module.automatic_optimization:
+        problems.append(
+            "The evaluator's Lightning module is expected to use automatic optimization, but got manual "
+            "optimization. Return the loss from `training_step` and let the strategy step the optimizer."
+        )
+    if problems:
+        raise ConfigurationError(problems)
+    return evaluator
+
+
+def _data_problems(evaluator: Lightning) -> Iterable[str]:
+    if evaluator.datamodule is not None:
+        return
+    for name in ("train_dataloaders", "val_dataloaders"):
+        if getattr(evaluator, name) is None:
+            yield (
+                f"Argument `{name}` of the evaluator is expected to be a loader, but got None. Give the "
+                "evaluator training and validation data."
+            )
+
+
+def _trainer_problems(trainer: Any) -> Iterable[str]:
+    if trainer.gradient_clip_val is not None:
+        yield (
+            f"Argument `gradient_clip_val` of the trainer is expected to be None, but got "
+            f"{trainer.gradient_clip_val!r}. Use `gradient_clip_val` of SupernetStrategy instead."
+        )
+    if trainer.accumulate_grad_batches != 1:
+        yield (
+            f"Argument `accumulate_grad_batches` of the trainer is expected to be 1, but got "
+            f"{trainer.accumulate_grad_batches!r}. Use larger batches, or a path sampler with several draws."
+        )
+    if missing_unused_parameters(trainer):
+        yield (
+            "Argument `strategy` of the trainer is expected to allow unused parameters, since a step trains only "
+            "some subnets, but got DDP that expects a gradient for each. Use "
+            "`strategy='ddp_find_unused_parameters_true'`."
+        )

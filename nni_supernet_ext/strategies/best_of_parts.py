@@ -1,0 +1,99 @@
+"""The protocol of few-shot NAS: retrain each sub-supernet's best subnet and keep the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from nni.nas.evaluator.pytorch import Lightning
+from torch import nn
+
+from nni_supernet_ext.core.supernet import Supernet
+from nni_supernet_ext.errors import ConfigurationError, DataError
+from nni_supernet_ext.strategies.evolution import EvaluatedSubnet
+from nni_supernet_ext.strategies.retrain import retrain
+from nni_supernet_ext.strategies.sub_supernets import SubSupernetWeights
+
+
+@dataclass(frozen=True)
+class RetrainedSubnet:
+    """A sub-supernet's best subnet after training on its own.
+
+    Attributes:
+        part: Number of the sub-supernet.
+        subnet: The subnet as the search evaluated it.
+        metrics: The trainer's last metrics after retraining.
+        network: The retrained network.
+    """
+
+    part: int
+    subnet: EvaluatedSubnet
+    metrics: dict[str, float]
+    network: nn.Module
+
+
+def retrain_best_of_parts(
+    history: Iterable[EvaluatedSubnet],
+    weights: SubSupernetWeights,
+    supernet: Supernet,
+    make_evaluator: Callable[[], Lightning],
+    *,
+    metric: str = "val_acc",
+    mode: str = "max",
+    **arguments: Any,
+) -> list[RetrainedSubnet]:
+    """Retrain the best subnet of each sub-supernet; the first of the result is the one to keep.
+
+    Args:
+        history: Evaluated subnets, for example ``SupernetEvolution.history``.
+        weights: The sub-supernets that were searched.
+        supernet: The supernet they belong to, ``FewShotStrategy.trained``.
+        make_evaluator: Makes a fresh evaluator for each retraining.
+        metric: Metric by which the search's and the retrained subnets are compared. Default ``'val_acc'``.
+        mode: ``'max'`` or ``'min'``.
+        **arguments: Further arguments of :func:`~nni_supernet_ext.strategies.retrain.retrain`.
+
+    Returns:
+        One entry per sub-supernet that has an evaluated subnet, best after retraining first.
+
+    Raises:
+        DataError: ``history`` is empty.
+        ConfigurationError: Unknown ``mode``, or a metric that was not logged.
+
+    Reference:
+        Zhao et al., "Few-shot Neural Architecture Search", ICML 2021: search each sub-supernet, train the top
+        architectures, report the best.
+    """
+    if mode not in ("max", "min"):
+        raise ConfigurationError(
+            f"Argument `mode` is expected to be 'max' or 'min', but got {mode!r}. Use 'max' for an accuracy."
+        )
+    sign = 1 if mode == "max" else -1
+    best: dict[int, EvaluatedSubnet] = {}
+    for subnet in history:
+        part = weights.owner(subnet.sample).index
+        value = sign * _value(subnet.metrics, metric)
+        if part not in best or value > sign * _value(best[part].metrics, metric):
+            best[part] = subnet
+    if not best:
+        raise DataError(
+            "Argument `history` is expected to hold at least one evaluated subnet, but got none. Run the search "
+            "first."
+        )
+    retrained = []
+    for part, subnet in sorted(best.items()):
+        weights.activate(supernet, subnet.sample)
+        evaluator = make_evaluator()
+        metrics = retrain(supernet.extract(subnet.sample), evaluator, **arguments)
+        retrained.append(RetrainedSubnet(part, subnet, metrics, evaluator.module.model))
+    return sorted(retrained, key=lambda entry: sign * _value(entry.metrics, metric), reverse=True)
+
+
+def _value(metrics: dict[str, float], metric: str) -> float:
+    if metric not in metrics:
+        raise ConfigurationError(
+            f"Argument `metric` is expected to be a metric that was logged, but got {metric!r}. Use one of "
+            f"{sorted(metrics)}."
+        )
+    return metrics[metric]

@@ -1,0 +1,134 @@
+"""Split a supernet where its candidates' gradients disagree most (GM-NAS)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nni_supernet_ext.core.batches import redirected_log, to_device
+from nni_supernet_ext.core.domain import Domain
+from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.core.loaders import detached_batches
+from nni_supernet_ext.functional.batch_norm import preserved_batch_norm
+from nni_supernet_ext.functional.graph_split import Cut, gradient_similarity, min_cut
+from nni_supernet_ext.strategies.splits import Division, SplitContext, SplitRule
+
+
+class GradientSplit(SplitRule):
+    """Split in two the choice whose candidates agree least on how to update the weights they share.
+
+    For each candidate of a choice, the gradient of the shared weights is summed over some random subnets that
+    contain it, the same remaining choices and batches for every candidate. The candidates are the nodes of a
+    graph weighted with the cosine similarity of these gradients; the min-cut into two groups of balanced size
+    costs little where two groups disagree. The choice with the smallest mean weight of cut edges is split.
+
+    Args:
+        choices: Labels to compare. Default: all with at least two candidates.
+        batches: Training batches per gradient. Default 4.
+        subnets: Random subnets per candidate and batch. Default 4.
+        balanced: Whether both groups have the same size, up to one. Default True.
+
+    Example:
+        >>> GradientSplit(batches=8).needs_warmup
+        True
+
+    Reference:
+        Hu et al., "Generalizing Few-Shot NAS with Gradient Matching", ICLR 2022: gradient matching score, graph
+        min-cut and the selection of the edge.
+
+    Deviations:
+        Choices with different numbers of candidates are compared by the mean, not the sum, of the cut edges.
+    """
+
+    needs_warmup = True
+
+    def __init__(
+        self,
+        choices: Sequence[str] | None = None,
+        batches: int = 4,
+        subnets: int = 4,
+        balanced: bool = True,
+    ) -> None:
+        self.choices = None if choices is None else tuple(choices)
+        self.batches = batches
+        self.subnets = subnets
+        self.balanced = balanced
+
+    def problems(self, domain: Domain) -> Iterable[str]:
+        """Refuse unknown choices and counts below one."""
+        unknown = [label for label in self.choices or () if label not in domain.candidates]
+        if unknown:
+            yield (
+                f"Argument `choices` is expected to hold labels of choices, but got {unknown}. Use some of "
+                f"{list(domain.candidates)}."
+            )
+        for name, value in (("batches", self.batches), ("subnets", self.subnets)):
+            if not isinstance(value, int) or value < 1:
+                yield f"Argument `{name}` is expected to be a positive integer, but got {value!r}. Use 4."
+
+    def divide(self, context: SplitContext) -> Division:
+        """Compare all choices and return the cheapest cut."""
+        cuts = self.cuts(context)
+        label = min(cuts, key=lambda name: cuts[name].mean)
+        candidates = context.supernet.domain.candidates[label]
+        groups = tuple(tuple(candidates[i] for i in group) for group in cuts[label].groups)
+        return Division(label, groups)
+
+    def cuts(self, context: SplitContext) -> dict[str, Cut]:
+        """Return the best cut of every choice that is compared.
+
+        Args:
+            context: The supernet, its data and the generator.
+
+        Returns:
+            Label -> cut. Weights, BN statistics and random states are afterwards as before.
+        """
+        labels = [label for label in context.eligible() if self.choices is None or label in self.choices]
+        if not labels:
+            labels = context.eligible()
+        domain, device = context.supernet.domain, next(context.supernet.model.parameters()).device
+        others = [domain.random(context.rng) for _ in range(self.subnets)]
+        batches = [
+            to_device(context.training_module, batch, device)
+            for batch in detached_batches(context.train_loader, self.batches, context.seed)
+        ]
+        found = {}
+        for label in labels:
+            gradients = [
+                _gradient(context, [{**sample, label: value} for sample in others], batches)
+                for value in domain.candidates[label]
+            ]
+            shared = [name for name in gradients[0] if all(name in gradient for gradient in gradients)]
+            vectors = [torch.cat([gradient[name].reshape(-1) for name in shared]) for gradient in gradients]
+            found[label] = min_cut(gradient_similarity(vectors), self.balanced)
+        return found
+
+
+def _gradient(context: SplitContext, samples: list[Sample], batches: list[Any]) -> dict[str, Tensor]:
+    """Sum the gradients of the training loss over subnets and batches, by name; nothing else changes."""
+    module, model = context.training_module, context.supernet.model
+    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    sums: dict[str, Tensor] = {}
+    was_training = module.training
+    module.train()
+    devices = [p.device for _, p in parameters[:1] if p.device.type == "cuda"]
+    with preserved_batch_norm(model), redirected_log(module, _ignore), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(context.seed)
+        for index, batch in enumerate(batches):
+            for sample in samples:
+                context.supernet.activate(sample)
+                output = module.training_step(batch, index)
+                loss = output["loss"] if isinstance(output, dict) else output
+                found = torch.autograd.grad(loss, [p for _, p in parameters], allow_unused=True)
+                for (name, _), gradient in zip(parameters, found, strict=True):
+                    if gradient is not None:
+                        sums[name] = sums[name] + gradient if name in sums else gradient
+    module.train(was_training)
+    return sums
+
+
+def _ignore(*args: Any, **kwargs: Any) -> None:
+    """Take the place of the module's `log` outside of training."""

@@ -1,0 +1,168 @@
+"""Train one part of a space after another on one supernet, each as if it were alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nni.nas.evaluator.pytorch import Lightning
+from nni.nas.space import RawFormatModelSpace
+
+from nni_supernet_ext.callbacks.complexity_lr import ComplexityAwareLR
+from nni_supernet_ext.callbacks.momentum_separation import MomentumSeparation, default_label
+from nni_supernet_ext.core.complexity import find_extremes, resolve_complexity
+from nni_supernet_ext.core.domain import Domain
+from nni_supernet_ext.core.plan import Plan
+from nni_supernet_ext.core.random_state import capture_random_state, restore_random_state
+from nni_supernet_ext.core.supernet import Supernet
+from nni_supernet_ext.strategies.stage_files import StageFiles
+from nni_supernet_ext.strategies.stage_state import KeepState, Start, TakeState
+from nni_supernet_ext.strategies.stages import RegionStrategy, fresh_evaluator
+from nni_supernet_ext.strategies.sub_supernets import Region, copied_weights, load_weights
+from nni_supernet_ext.strategies.supernet import SupernetStrategy
+
+
+class PartTraining:
+    """Run trainings of regions of one supernet with the settings of a base strategy.
+
+    Args:
+        supernet: The mutated space with all its choices.
+        base: Settings of each training.
+        evaluator: The user's evaluator; each training uses a new one like it.
+        engine: NNI's engine that runs the trainings.
+        global_bounds: Whether the complexity-aware learning rate gets the bounds of the whole space.
+
+    Attributes:
+        files: Where finished trainings are kept.
+        momentum_label: Choice of momentum separation for all trainings, once :meth:`settle` has run.
+        last: The last training that ran in this process.
+    """
+
+    def __init__(
+        self, supernet: Supernet, base: SupernetStrategy, evaluator: Lightning, engine: Any, global_bounds: bool
+    ) -> None:
+        self.supernet = supernet
+        self.base = base
+        self.evaluator = evaluator
+        self.engine = engine
+        self.global_bounds = global_bounds
+        self.files = StageFiles(base.checkpoint_dir)
+        self.momentum_label: str | None = None
+        self.last: RegionStrategy | None = None
+        self._random_state: dict[str, Any] | None = None
+
+    def settle(self, excluded: frozenset[str]) -> None:
+        """Decide once what all trainings share; check the settings on the whole space.
+
+        Args:
+            excluded: Choices that momentum separation must not use by default.
+        """
+        whole = self.made({}, None)
+        for callback in whole.plan.callbacks:
+            if isinstance(callback, MomentumSeparation) and not callable(callback.by):
+                self.momentum_label = callback.by or default_label(whole.plan, excluded)
+
+    def remember_random_state(self) -> None:
+        """Remember the random state that every training starts from."""
+        self._random_state = capture_random_state(self.evaluator.train_dataloaders)
+
+    def domain(self, region: Region) -> Domain:
+        """Return the choices of a region."""
+        return self.supernet.domain.restricted(region) if region else self.supernet.domain
+
+    def made(self, region: Region, name: str | None, epochs: int | None = None) -> RegionStrategy:
+        """Make the strategy of one training and check it.
+
+        Args:
+            region: What to train.
+            name: Name of the training's files; None for a check only.
+            epochs: Epochs in place of the evaluator's own.
+
+        Raises:
+            ConfigurationError: The settings do not suit the region.
+        """
+        evaluator = fresh_evaluator(self.evaluator, epochs)
+        changes: dict[str, Any] = {"checkpoint_dir": self.files.checkpoint_dir(name) if name else None}
+        if isinstance(self.base.validate, Mapping):
+            changes["validate"] = {
+                key: sample for key, sample in self.base.validate.items() if _inside(sample, region)
+            }
+        strategy = RegionStrategy(self.base, self.domain(region), changes)
+        for callback in [*strategy.callbacks, *evaluator.trainer.callbacks]:
+            self._adapt(callback, region)
+        strategy.initialize(RawFormatModelSpace(self.supernet.model, evaluator), self.engine)
+        return strategy
+
+    def run(self, name: str, region: Region, start: Start, epochs: int | None = None) -> dict[str, Any]:
+        """Train a region, or read what an earlier run has finished.
+
+        Args:
+            name: Name of the training's files.
+            region: What to train.
+            start: What to start from.
+            epochs: Epochs in place of the evaluator's own.
+
+        Returns:
+            ``region``, ``weights``, ``results``, ``subnets``; with ``epochs`` also ``optimizer`` and
+            ``momentum``, for trainings that follow; and ``callbacks`` where it was trained now.
+        """
+        hand_over = epochs is not None
+        strategy = self.made(region, name, epochs)
+        identity = self._identity(strategy.plan, start)
+        self.last = strategy
+        finished = self.files.read(name, identity)
+        if finished is not None:
+            # Never attached by a fit, but a split by gradients may run its training step.
+            strategy.plan.training_module.trainer = strategy.plan.trainer
+            return finished
+        keep = KeepState()
+        strategy.callbacks += [keep, TakeState(start)]
+        load_weights(self.supernet.model, start.weights)
+        if self._random_state is not None:
+            restore_random_state(self._random_state, self.evaluator.train_dataloaders)
+        strategy.run()
+        validation = strategy.module.validation
+        content: dict[str, Any] = {
+            "region": {label: list(values) for label, values in region.items()},
+            "weights": copied_weights(self.supernet.model),
+            "results": {key: dict(metrics) for key, metrics in validation.results.items()},
+            "subnets": {key: dict(sample) for key, sample in validation.subnets.items()},
+        }
+        if hand_over:
+            content |= {"optimizer": keep.optimizer, "momentum": keep.momentum}
+        self.files.write(name, identity, content)
+        own = [callback for callback in strategy.callbacks if not isinstance(callback, (KeepState, TakeState))]
+        return {**content, "callbacks": own}
+
+    def _adapt(self, callback: Any, region: Region) -> None:
+        if isinstance(callback, MomentumSeparation):
+            callback.excluded = frozenset(region)
+            if callback.by is None and self.momentum_label is not None:
+                callback.by = self.momentum_label
+        if isinstance(callback, ComplexityAwareLR) and self.global_bounds and callback.bounds is None and region:
+            callback.bounds = self._bounds(callback.complexity)
+
+    def _bounds(self, complexity: Any) -> tuple[float, float]:
+        """Return the smallest and the largest complexity of the whole space."""
+        inputs = None
+        if complexity == "flops":
+            inputs = self.made({}, None).plan.example_inputs()
+        extremes = find_extremes(resolve_complexity(complexity, self.supernet, inputs), self.supernet.domain)
+        return extremes.minimum, extremes.maximum
+
+    def _identity(self, plan: Plan, start: Start) -> dict[str, Any]:
+        trainer = plan.trainer
+        return {
+            "choices": [repr(mutable) for mutable in plan.supernet.domain.mutables.values()],
+            "parts": [type(part).__name__ for part in plan.owners()],
+            "step_every": plan.step_every,
+            "seed": plan.seed,
+            "epochs": trainer.max_epochs,
+            "steps": trainer.max_steps,
+            "from_optimizer": start.optimizer is not None,
+        }
+
+
+def _inside(sample: Any, region: Region) -> bool:
+    return all(sample.get(label) in values for label, values in region.items())
+

@@ -1,0 +1,89 @@
+"""Files of several trainings in one folder: what is finished, and how the supernet was split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nni_supernet_ext.errors import CheckpointError
+from nni_supernet_ext.strategies.splits import Division
+
+
+class StageFiles:
+    """Remember finished trainings and decided splits, in a folder or, without one, not at all.
+
+    Args:
+        folder: Where to keep them; None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def checkpoint_dir(self, name: str) -> Path | None:
+        """Return the folder of a running training's own checkpoint."""
+        return None if self.folder is None else self.folder / name
+
+    def read(self, name: str, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return a finished training, on the CPU, or None where it is not finished.
+
+        Args:
+            name: Name of the training.
+            identity: What must not have changed since.
+
+        Raises:
+            CheckpointError: The file belongs to another configuration.
+        """
+        path = None if self.folder is None else self.folder / f"{name}.pt"
+        if path is None or not path.exists():
+            return None
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        for key, value in _plain(identity).items():
+            if saved["identity"].get(key) != value:
+                raise CheckpointError(
+                    f"The file {path} is expected to be of the same configuration, but got another `{key}`: saved "
+                    f"with {saved['identity'].get(key)}, now {value}. Use the saved settings, or another "
+                    "`checkpoint_dir` to start afresh."
+                )
+        return saved
+
+    def write(self, name: str, identity: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+        """Write a finished training; the file is complete or absent, whatever happens meanwhile."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / f"{name}.writing"
+        torch.save({"identity": _plain(identity), **_plain(content)}, partial)
+        partial.replace(self.folder / f"{name}.pt")
+
+    def read_division(self, name: str) -> Division | None:
+        """Return how a supernet was split, or None where that is not decided."""
+        path = None if self.folder is None else self.folder / f"{name}.json"
+        if path is None or not path.exists():
+            return None
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return Division(saved["label"], tuple(tuple(group) for group in saved["groups"]))
+
+    def write_division(self, name: str, division: Division) -> None:
+        """Write how a supernet was split."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / f"{name}.json.writing"
+        partial.write_text(json.dumps({"label": division.label, "groups": division.groups}), encoding="utf-8")
+        partial.replace(self.folder / f"{name}.json")
+
+
+def _plain(value: Any) -> Any:
+    """Copy nested containers to builtins, tensors to the CPU: a file that ``weights_only`` loading accepts."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str.__str__(value) if isinstance(value, str) else value

@@ -1,0 +1,117 @@
+"""Dropout and stochastic depth for the largest subnet only: the rate really used by every forward pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from nni_supernet_ext.callbacks import LargestSubnetRegularization
+from nni_supernet_ext.core import SupernetCallback
+from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.paths import AttentivePathSampler, SandwichSampler
+from nni_supernet_ext.testing import MethodCase, ToySpace, train
+
+
+class DropPath(nn.Module):
+    """Stochastic depth as timm names it."""
+
+    def __init__(self, drop_prob):
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x):
+        return x
+
+
+class Own(nn.Identity):
+    strength = 0.5
+
+
+class Regularised(ToySpace):
+    """Record, for each training forward pass with gradient, the rates in force."""
+
+    used: list = []  # noqa: RUF012 - shared on purpose
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.path, self.own = nn.Dropout2d(0.2), DropPath(0.3), Own()
+
+    def forward(self, x):
+        if self.training and torch.is_grad_enabled():
+            self.used.append((self.drop.p, self.path.drop_prob, self.own.strength))
+        return super().forward(self.path(self.drop(x)))
+
+
+ON, OFF = (0.2, 0.3, 0.5), (0.0, 0.0, 0.0)
+CASE = MethodCase("LargestSubnetRegularization", dict, space=Regularised)
+
+
+def run(tmp_path, callback, sampler=None, case=CASE, extra=()):
+    Regularised.used.clear()
+    paths = sampler if sampler is not None else SandwichSampler()
+    callbacks = [callback, *extra]
+    return train(case, {"paths": paths, "callbacks": callbacks, "validate": 0}, tmp_path, epochs=1)
+
+
+def rates(result):
+    model = result.strategy.trained.model
+    return model.drop.p, model.path.drop_prob, model.own.strength
+
+
+def test_only_the_largest_subnet_is_regularised(tmp_path):
+    result = run(tmp_path, LargestSubnetRegularization(modules={Own: "strength"}))
+    assert Regularised.used == [ON, OFF, OFF, OFF] * 4
+    assert rates(result) == ON
+
+
+@pytest.mark.parametrize("order", [("smallest", "random", "largest"), ("random", "largest", "smallest")])
+def test_whatever_the_order(tmp_path, order):
+    callback = LargestSubnetRegularization(modules={Own: "strength"})
+    run(tmp_path, callback, SandwichSampler(order=order, n_random=1))
+    assert Regularised.used == [ON if part == "largest" else OFF for part in order] * 4
+
+
+def test_other_roles_and_unnamed_modules(tmp_path):
+    run(tmp_path, LargestSubnetRegularization("smallest"))
+    assert Regularised.used == [(0.0, 0.0, 0.5)] * 3 * 1 + [ON] + ([(0.0, 0.0, 0.5)] * 3 + [ON]) * 3
+
+
+def test_the_rates_are_off_while_candidates_are_compared(tmp_path):
+    seen = []
+
+    class Compared(Regularised):
+        def forward(self, x):
+            if self.training and not torch.is_grad_enabled():
+                seen.append(self.drop.p)
+            return super().forward(x)
+
+    case = MethodCase("LargestSubnetRegularization", dict, space=Compared)
+    sampler = SandwichSampler(AttentivePathSampler(n_candidates=2, n_bins=1), n_random=1)
+    run(tmp_path, LargestSubnetRegularization(), sampler, case)
+    assert len(seen) == 2 * 4 and set(seen) == {0.0}
+
+
+def test_the_rates_come_back_when_training_fails(tmp_path):
+    class Trip(SupernetCallback):
+        def on_after_draw(self, state):
+            raise KeyError("tripped")
+
+    Regularised.used.clear()
+    spaces = []
+
+    def make():
+        spaces.append(Regularised())
+        return spaces[-1]
+
+    case = MethodCase("LargestSubnetRegularization", dict, space=make)
+    with pytest.raises(KeyError, match="tripped"):
+        run(tmp_path, LargestSubnetRegularization(), case=case, extra=[Trip()])
+    assert (spaces[0].drop.p, spaces[0].path.drop_prob) == (0.2, 0.3)
+
+
+def test_nothing_to_switch_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="contain dropout or stochastic depth.*but got none"):
+        run(tmp_path, LargestSubnetRegularization(), case=MethodCase("x", dict))
+    with pytest.raises(ConfigurationError, match=r"`roles` is expected to name a role that SandwichSampler draws"):
+        run(tmp_path, LargestSubnetRegularization("biggest"))

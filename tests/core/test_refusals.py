@@ -1,0 +1,130 @@
+"""What the strategy refuses before training starts, each with its remedy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from nni.nas.evaluator import FunctionalEvaluator
+from nni.nas.evaluator.pytorch import Lightning, Trainer
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.space import RawFormatModelSpace
+from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
+from nni_supernet_ext.core import Supernet
+from nni_supernet_ext.errors import ConfigurationError, SpaceError
+from nni_supernet_ext.objectives import TaskLoss
+from nni_supernet_ext.strategies import SupernetStrategy
+from nni_supernet_ext.testing import MethodCase, ToySpace, toy_evaluator
+from nni_supernet_ext.testing.training import train
+from torch import nn
+
+
+def _start(space, evaluator, **settings):
+    strategy = SupernetStrategy(**settings)
+    strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+
+
+class Empty(ModelSpace):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(192, 10)
+
+    def forward(self, x):
+        return self.head(x.flatten(1))
+
+
+def test_space_without_choices(tmp_path):
+    with pytest.raises(SpaceError, match="at least one choice, but got Empty with none. Use LayerChoice"):
+        _start(Empty(), toy_evaluator(root=tmp_path))
+
+
+@pytest.mark.parametrize("name", ["train_dataloaders", "val_dataloaders"])
+def test_evaluator_without_a_loader(tmp_path, name):
+    evaluator = toy_evaluator(root=tmp_path)
+    setattr(evaluator, name, None)
+    with pytest.raises(ConfigurationError, match=f"`{name}` of the evaluator is expected to be a loader, but got None"):
+        _start(ToySpace(), evaluator)
+
+
+def test_evaluator_of_another_kind():
+    with pytest.raises(ConfigurationError, match="NNI Lightning evaluator, but got FunctionalEvaluator. Use"):
+        _start(ToySpace(), FunctionalEvaluator(lambda model: 0.0))
+
+
+def test_module_with_manual_optimization(tmp_path):
+    evaluator = toy_evaluator(root=tmp_path)
+    evaluator.module.automatic_optimization = False
+    with pytest.raises(ConfigurationError, match="automatic optimization, but got manual"):
+        _start(ToySpace(), evaluator)
+
+
+def test_all_problems_are_raised_at_once(tmp_path):
+    settings = {
+        "step_every": "epoch",
+        "gradient_clip_val": -1.0,
+        "gradient_clip_algorithm": "l2",
+        "callbacks": [ComplexityAwareLR(gamma_max=0.0), ComplexityAwareLR(), MomentumSeparation(by="nope")],
+    }
+    with pytest.raises(ConfigurationError) as error:
+        train(MethodCase("a", dict), settings, tmp_path)
+    text = "\n".join(error.value.problems)
+    assert len(error.value.problems) == 6
+    for name in ("step_every", "gradient_clip_val", "gradient_clip_algorithm", "gamma_max", "`lr`", "`by`"):
+        assert name in text
+
+
+def test_trainer_clipping_is_refused_by_name(tmp_path):
+    evaluator = toy_evaluator(root=tmp_path, gradient_clip_val=1.0)
+    with pytest.raises(ConfigurationError, match="`gradient_clip_val` of SupernetStrategy"):
+        _start(ToySpace(), evaluator)
+
+
+def test_accumulated_batches_are_refused_by_name(tmp_path):
+    evaluator = toy_evaluator(root=tmp_path, accumulate_grad_batches=2)
+    with pytest.raises(ConfigurationError, match="`accumulate_grad_batches`"):
+        _start(ToySpace(), evaluator)
+
+
+def test_ddp_that_expects_every_parameter_is_refused(tmp_path):
+    evaluator = toy_evaluator(root=tmp_path, strategy="ddp", devices=2)
+    with pytest.raises(ConfigurationError, match="ddp_find_unused_parameters_true"):
+        _start(ToySpace(), evaluator)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"paths": TaskLoss()}, "`paths` is expected to be a PathSampler, but got TaskLoss"),
+        ({"objective": "loss"}, "`objective` is expected to be a Objective, but got str"),
+        ({"callbacks": [TaskLoss()]}, "`callbacks` is expected to hold Lightning callbacks, but got TaskLoss.*slot"),
+        ({"seed": -1}, "`seed` is expected to be an integer of at least 0, but got -1"),
+        ({"seed": 1.5}, "`seed` is expected to be an integer of at least 0, but got 1.5"),
+        ({"validate": -1}, "`validate`"),
+        ({"recalibrate_batches": -1}, "`recalibrate_batches`"),
+    ],
+)
+def test_wrong_arguments(settings, message):
+    with pytest.raises(ConfigurationError, match=message):
+        SupernetStrategy(**settings)
+
+
+def test_unmutated_space_is_no_supernet():
+    with pytest.raises(SpaceError, match="but got ToySpace without any supernet module. Train it with"):
+        Supernet(ToySpace())
+
+
+def test_nothing_is_lost_on_a_refusal(tmp_path):
+    """The same space and evaluator train after the mistake is corrected."""
+    space, evaluator = ToySpace(), toy_evaluator(1, root=tmp_path)
+    before = [p.clone() for p in space.parameters()]
+    with pytest.raises(ConfigurationError, match="`by`"):
+        _start(space, evaluator, callbacks=[MomentumSeparation(by="nope")])
+    assert isinstance(evaluator, Lightning)
+    assert len(before) == len(list(space.parameters()))
+    _start(space, evaluator, callbacks=[MomentumSeparation(by="op")])
+    assert evaluator.trainer.current_epoch == 1
+
+
+def test_wrong_trainer_is_nnis_own_error():
+    assert isinstance(toy_evaluator().trainer, torch.nn.Module) is False
+    assert isinstance(toy_evaluator().trainer, Trainer.__mro__[1])

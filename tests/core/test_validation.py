@@ -1,0 +1,153 @@
+"""Validation of fixed subnets: what is evaluated, with which statistics, under which names."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchmetrics
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from nni_supernet_ext.core import SubnetEvaluator
+from nni_supernet_ext.errors import DataError, SpaceError
+from nni_supernet_ext.functional import recalibrate_batch_norm
+from nni_supernet_ext.testing import MethodCase, toy_evaluator
+from nni_supernet_ext.testing.toys import ToyModule
+from nni_supernet_ext.testing.training import differing, train
+from torch import nn
+
+CONV = {"op": "conv", "width": 8}
+SKIP = {"op": "skip", "width": 4}
+
+
+def _case(**arguments):
+    return MethodCase("case", dict, **arguments)
+
+
+class NormSpace(ModelSpace):
+    """Candidates with batch norm of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.op = LayerChoice(
+            {"conv": nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)), "norm": nn.BatchNorm2d(4)}, label="op"
+        )
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x):
+        return self.head(self.op(self.stem(x)).relu().mean(dim=(2, 3)))
+
+
+def test_named_subnets_are_evaluated_with_recalibrated_statistics(tmp_path):
+    """Recompute the last validation by hand: same batches, same statistics, plain evaluation."""
+    subnets = {"first": {"op": "conv"}, "second": {"op": "norm"}}
+    run = train(_case(space=NormSpace), {"validate": subnets, "recalibrate_batches": 100}, tmp_path)
+    supernet, results = run.strategy.trained, run.strategy.module.validation.results
+    images = torch.cat([x for x, _ in run.evaluator.val_dataloaders])
+    labels = torch.cat([y for _, y in run.evaluator.val_dataloaders])
+    train_images = run.evaluator.train_dataloaders.dataset.tensors[0]
+    for name, sample in subnets.items():
+        supernet.activate(sample)
+        # All training data, in batches of 16: their order does not matter for the average of equal batches
+        # beyond rounding, but which images share a batch does; so allow for that.
+        recalibrate_batch_norm(supernet.model, train_images.split(16))
+        supernet.model.eval()
+        with torch.no_grad():
+            loss = torch.nn.functional.cross_entropy(supernet.model(images), labels)
+        assert results[name]["val_loss"] == pytest.approx(loss.item(), rel=0.02)
+    assert results["first"]["val_loss"] != results["second"]["val_loss"]
+
+
+def test_metrics_are_logged_by_subnet_and_as_mean(tmp_path):
+    run = train(_case(), {"validate": {"a": CONV, "b": SKIP}}, tmp_path)
+    metrics = {name: float(value) for name, value in run.evaluator.trainer.callback_metrics.items()}
+    assert metrics["val_loss"] == pytest.approx((metrics["val_loss/a"] + metrics["val_loss/b"]) / 2)
+    assert metrics["val_acc"] == pytest.approx((metrics["val_acc/a"] + metrics["val_acc/b"]) / 2)
+    assert run.strategy.module.validation.results["a"]["val_acc"] == metrics["val_acc/a"]
+
+
+def test_validation_leaves_training_alone(tmp_path):
+    """Weights and running statistics after training are the same with, without and with other validation."""
+    settings = [{"validate": 0}, {"validate": {"a": {"op": "conv"}}}, {"validate": 3, "recalibrate_batches": 1}]
+    runs = [train(_case(space=NormSpace), each, tmp_path / str(i)) for i, each in enumerate(settings)]
+    none = train(_case(space=NormSpace), {}, tmp_path, evaluator_arguments={"limit_val_batches": 0})
+    for run in runs:
+        assert not differing(run.weights, none.weights)
+        assert run.draws == none.draws
+
+
+def test_logged_metric_objects_are_kept_apart(tmp_path):
+    """A metric logged as an object accumulates over batches; each subnet must have its own."""
+
+    class Module(ToyModule):
+        def validation_step(self, batch, batch_idx):
+            super().validation_step(batch, batch_idx)
+            x, y = batch
+            self.accumulated.update(self(x).argmax(1), y)
+            self.log("val_f1", self.accumulated)
+
+    def evaluator(**arguments):
+        made = toy_evaluator(**arguments)
+        made.module.accumulated = torchmetrics.F1Score("multiclass", num_classes=10, average="macro")
+        made.module.__class__ = Module
+        return made
+
+    run = train(_case(evaluator=evaluator), {"validate": {"a": CONV, "b": SKIP}, "recalibrate_batches": 0}, tmp_path)
+    supernet = run.strategy.trained
+    images = torch.cat([x for x, _ in run.evaluator.val_dataloaders])
+    labels = torch.cat([y for _, y in run.evaluator.val_dataloaders])
+    for name, sample in (("a", CONV), ("b", SKIP)):
+        supernet.activate(sample)
+        supernet.model.eval()
+        with torch.no_grad():
+            predicted = supernet.model(images).argmax(1)
+        expected = torchmetrics.functional.f1_score(
+            predicted, labels, "multiclass", num_classes=10, average="macro"
+        )
+        assert run.strategy.module.validation.results[name]["val_f1"] == pytest.approx(expected.item())
+
+
+def test_unknown_sample_is_refused(tmp_path):
+    with pytest.raises(SpaceError, match=r"`validate\['a'\]` is expected .* label"):
+        train(_case(), {"validate": {"a": {"op": "conv"}}}, tmp_path)
+    with pytest.raises(SpaceError, match="pool"):
+        train(_case(), {"validate": {"a": {"op": "pool", "width": 4}}}, tmp_path)
+
+
+def test_export_lists_only_validated_subnets_best_first(tmp_path):
+    run = train(_case(), {"validate": {"a": CONV, "b": SKIP, "c": {"op": "linear", "width": 8}}}, tmp_path, epochs=6)
+    results = run.strategy.module.validation.results
+    best = max(results, key=lambda name: results[name]["val_acc"])
+    samples = [model.sample for model in run.strategy.list_models(limit=None)]
+    assert len(samples) == 3
+    assert samples[0] == run.strategy.module.validation.subnets[best]
+
+
+def test_evaluator_of_subnets_equals_plain_evaluation(tmp_path):
+    run = train(_case(space=NormSpace), {}, tmp_path)
+    supernet, evaluator = run.strategy.trained, run.evaluator
+    before = {name: value.clone() for name, value in supernet.model.state_dict().items()}
+    subnets = SubnetEvaluator(
+        supernet,
+        evaluator.module,
+        evaluator.val_dataloaders,
+        calibration=evaluator.train_dataloaders,
+        recalibrate_batches=3,
+    )
+    result = subnets.evaluate({"op": "norm"})
+    assert not differing(before, supernet.model.state_dict())
+    assert subnets.evaluate({"op": "norm"}) == result
+    supernet.activate({"op": "norm"})
+    recalibrate_batch_norm(supernet.model, subnets._calibration)
+    supernet.model.eval()
+    images = torch.cat([x for x, _ in evaluator.val_dataloaders])
+    labels = torch.cat([y for _, y in evaluator.val_dataloaders])
+    with torch.no_grad():
+        output = supernet.model(images)
+    assert result["val_acc"] == pytest.approx((output.argmax(1) == labels).double().mean().item())
+    assert result["val_loss"] == pytest.approx(nn.functional.cross_entropy(output, labels).item(), rel=1e-5)
+
+
+def test_empty_validation_data_is_refused(tmp_path):
+    run = train(_case(), {}, tmp_path, epochs=1)
+    with pytest.raises(DataError, match="at least one batch, but got an empty loader"):
+        SubnetEvaluator(run.strategy.trained, run.evaluator.module, [])
