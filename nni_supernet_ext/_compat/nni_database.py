@@ -120,9 +120,7 @@ def event_row(
     return Row("TrialJobEvent", (at, trial, event, data, str(folder), sequence, None, ENVIRONMENT))
 
 
-def metric_row(
-    trial: str, parameter_id: int, kind: str, sequence: int, metrics: Mapping[str, Any], at: int
-) -> Row:
+def metric_row(trial: str, parameter_id: int, kind: str, sequence: int, metrics: Mapping[str, Any], at: int) -> Row:
     """Describe a result, ``'PERIODICAL'`` or ``'FINAL'``; NNI stores it as JSON within JSON."""
     data = json.dumps(json.dumps(dict(metrics)))
     return Row("MetricData", (at, trial, str(parameter_id), kind, sequence, data))

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RunningExperiment", "announce_experiments", "experiment_configuration", "running_experiment"]
+from nni_supernet_ext._compat.nni_manager import bind_to_loopback, serves_everywhere, wait_longer_for_managers
+
+__all__ = [
+    "RunningExperiment",
+    "announce_experiments",
+    "engine_configuration",
+    "experiment_configuration",
+    "running_experiment",
+]
 
 _current: list[RunningExperiment] = []
 
@@ -54,13 +63,12 @@ def announce_experiments() -> None:
     for name in ("run", "resume", "run_or_resume", "start"):
         setattr(NasExperiment, name, _remembering_port(getattr(NasExperiment, name)))
     NasExperiment._start_engine_and_strategy = _announced(NasExperiment._start_engine_and_strategy)
+    NasExperiment._start_nni_manager = _on_loopback(NasExperiment._start_nni_manager)
     for name in ("_start_without_nni_manager", "_stop_without_nni_manager"):
         setattr(NasExperiment, name, _closing(name, getattr(NasExperiment, name)))
 
 
-def experiment_configuration(
-    name: str, working_directory: Path, search_space: dict[str, Any], mode: str
-) -> Any:
+def experiment_configuration(name: str, working_directory: Path, search_space: dict[str, Any], mode: str) -> Any:
     """Describe a search as a plain NNI experiment, which ``nnictl view`` can read; canonical.
 
     Args:
@@ -85,6 +93,27 @@ def experiment_configuration(
     configuration.tuner.name = "TPE"
     configuration.tuner.class_args = {"optimize_mode": "maximize" if mode == "max" else "minimize"}
     return configuration.canonical_copy()
+
+
+def engine_configuration(concurrency: int, **settings: Any) -> Any:
+    """Configure a ``NasExperiment`` whose trials run on NNI's training service, on this machine unless told else.
+
+    The trials import this package first: NNI's own entry fails where torchvision cannot load its operators.
+
+    Args:
+        concurrency: Trials at once.
+        **settings: Further arguments of ``NasExperimentConfig``, such as ``training_service_platform``.
+
+    Example:
+        >>> engine_configuration(2).trial_concurrency
+        2
+    """
+    from nni.nas.experiment import NasExperimentConfig
+
+    given = {"training_service_platform": "local", "trial_concurrency": concurrency, **settings}
+    configuration = NasExperimentConfig("ts", "raw", **given)
+    configuration._trial_command_params = {"python": f"{sys.executable} -m nni_supernet_ext.trial"}
+    return configuration
 
 
 def _remembering_port(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -121,6 +150,27 @@ def _announced(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(self)
         finally:
             _current.remove(running)
+
+    return wrapper
+
+
+def _on_loopback(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Have the manager of a strategy of this package listen on the loopback interface."""
+
+    @functools.wraps(method)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not hasattr(self.strategy, "record"):
+            return method(self, *args, **kwargs)
+        wait_longer_for_managers()
+        before = os.environ.get("NODE_OPTIONS")
+        if not serves_everywhere():
+            os.environ.update(bind_to_loopback())
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            os.environ.pop("NODE_OPTIONS", None)
+            if before is not None:
+                os.environ["NODE_OPTIONS"] = before
 
     return wrapper
 

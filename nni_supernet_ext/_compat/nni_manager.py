@@ -19,6 +19,7 @@ __all__ = [
     "ViewManager",
     "bind_to_loopback",
     "list_experiment",
+    "serves_everywhere",
     "update_listed",
     "wait_longer_for_managers",
 ]
@@ -49,6 +50,11 @@ def bind_to_loopback(environment: Mapping[str, str] | None = None) -> dict[str, 
     if option not in result.get("NODE_OPTIONS", ""):
         result["NODE_OPTIONS"] = f"{result.get('NODE_OPTIONS', '')} {option}".strip()
     return result
+
+
+def serves_everywhere() -> bool:
+    """Tell whether the user asked for a page on every interface: ``NNI_SUPERNET_BIND_ALL=1``."""
+    return os.environ.get("NNI_SUPERNET_BIND_ALL") == "1"
 
 
 def wait_longer_for_managers(attempts: int = 30) -> None:

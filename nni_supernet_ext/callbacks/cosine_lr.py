@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from torch import Tensor
@@ -130,7 +130,7 @@ class CosineLR(SupernetCallback):
         others = [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs]
         others += [
             type(other).__name__
-            for other in trainer.callbacks  # type: ignore[attr-defined]
+            for other in cast(Any, trainer).callbacks
             if other is not self and "lr" in getattr(other, "claims", ())
         ]
         if others:
@@ -150,8 +150,8 @@ class CosineLR(SupernetCallback):
 def _total_batches(trainer: pl.Trainer) -> int | None:
     """Count the batches of a plain trainer's whole run; None where it has no known end."""
     per_epoch, epochs, limits = trainer.num_training_batches, trainer.max_epochs, []
-    if epochs not in (None, -1) and per_epoch != float("inf"):
-        limits.append(int(per_epoch) * int(epochs))  # type: ignore[arg-type]
+    if epochs is not None and epochs != -1 and per_epoch != float("inf"):
+        limits.append(int(per_epoch) * epochs)
     if trainer.max_steps != -1:
         limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
     return min(limits) if limits else None

@@ -43,6 +43,16 @@ class TrainingHistory(SupernetCallback):
         ((0,), [])
     """
 
+    _iterations: list[int]
+    _losses: list[float]
+    _rates: list[float]
+    _scales: list[float]
+    _roles: list[str]
+    _labels: tuple[str, ...]
+    _values: list[tuple[Any, ...]]
+    _waiting: list[Tensor]
+    _plain_rate: float | None
+
     def __init__(self, every: int = 1) -> None:
         self.every = every
         self._clear()
@@ -178,15 +188,9 @@ class TrainingHistory(SupernetCallback):
     # Inside
 
     def _clear(self) -> None:
-        self._iterations: list[int] = []
-        self._losses: list[float] = []
-        self._rates: list[float] = []
-        self._scales: list[float] = []
-        self._roles: list[str] = []
-        self._labels: tuple[str, ...] = ()
-        self._values: list[tuple[Any, ...]] = []
-        self._waiting: list[Tensor] = []
-        self._plain_rate: float | None = None
+        self._iterations, self._losses, self._rates, self._scales = [], [], [], []
+        self._roles, self._labels, self._values = [], (), []
+        self._waiting, self._plain_rate = [], None
 
     def _add(self, iteration: int, loss: Tensor, scale: float) -> None:
         self._iterations.append(iteration)

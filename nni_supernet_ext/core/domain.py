@@ -158,7 +158,9 @@ class Domain:
             prior = dict(zip(known, self.prior(label), strict=True))
             total = sum(prior[value] for value in kept)
             weights = [prior[value] / total for value in kept]
-            part.mutables[label] = Categorical(list(kept), weights=weights, label=label)
+            choice = Categorical(list(kept), weights=weights, label="restricted")
+            choice.label = self.mutables[label].label  # which NNI refuses as an argument where it has a scope
+            part.mutables[label] = choice
         part._index()
         return part
 

@@ -24,7 +24,7 @@ class GradientNormProbe:
         >>> weight.sum().backward()
         >>> probe = GradientNormProbe()
         >>> probe.measure([weight], note='first')
-        >>> [(note, norms.round(3)) for note, norms in probe.read()]
+        >>> [(note, norms.round(3).tolist()) for note, norms in probe.read()]
         [('first', [1.414])]
     """
 

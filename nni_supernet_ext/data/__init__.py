@@ -1,3 +1,5 @@
 """Data samplers: which examples a step sees."""
 
-__all__: list[str] = []
+from nni_supernet_ext.data.importance import ImportanceDataSampler
+
+__all__ = ["ImportanceDataSampler"]

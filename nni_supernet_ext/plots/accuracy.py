@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,7 +25,8 @@ def plot_accuracy(
 ) -> Figure:
     """Draw subnets as points, the Pareto front as a line, and chosen subnets with a name.
 
-    The accuracy axis shows the better 95 % of the points; those below are drawn as triangles at its lower edge.
+    Subnets far below the others (by three interquartile ranges) are drawn as triangles at the lower edge, so
+    that they do not squeeze the rest.
 
     Args:
         costs: Cost of each subnet, for example its number of parameters, shape ``(n,)``.
@@ -59,7 +61,8 @@ def plot_accuracy(
             x[~inside], np.full(below, floor), s=16, marker="v", color=GREY, alpha=0.35, label=f"{below} lie below"
         )
     shown = [index for index in front if inside[index]]
-    axes.step(x[shown], y[shown], where="post", color=BLUE, linewidth=1.6, marker="o", markersize=4, label="Pareto front")
+    line: dict[str, Any] = {"color": BLUE, "linewidth": 1.6, "marker": "o", "markersize": 4}
+    axes.step(x[shown], y[shown], where="post", label="Pareto front", **line)
     for number, (name, (cost, accuracy)) in enumerate((marked or {}).items()):
         axes.scatter(
             [cost],
@@ -83,4 +86,5 @@ def _floor(y: np.ndarray, always: list[float]) -> float:
     """Return the lowest accuracy to show: a few broken subnets must not squeeze all others."""
     if not y.size:
         return 0.0
-    return float(min([np.percentile(y, 5), *always]))
+    low, high = np.percentile(y, [25, 75])
+    return float(min([max(low - 3 * (high - low), y.min()), *always]))

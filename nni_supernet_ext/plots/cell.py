@@ -67,8 +67,8 @@ def _nodes(label: str) -> tuple[int, int]:
     match = re.search(r"(\d+)_(\d+)$", str(label))
     if match is None or int(match[1]) >= int(match[2]):
         raise SpaceError(
-            f"Argument `sample` is expected to have labels that end with '{{from}}_{{to}}', but got {label!r}. Draw "
-            "only spaces whose choices lie on the edges of a cell."
+            f"Argument `sample` is expected to have labels that end with '{{from}}_{{to}}', but got {label!r}. "
+            "Draw only spaces whose choices lie on the edges of a cell."
         )
     return int(match[1]), int(match[2])
 
@@ -86,9 +86,7 @@ def _alive(edges: Mapping[tuple[int, int], str], last: int) -> set[tuple[int, in
     return {edge for edge in carrying if edge[0] in from_input and edge[1] in to_output}
 
 
-def _draw_edge(
-    axes: Axes, source: int, target: int, height: float, operation: str, alive: bool
-) -> None:
+def _draw_edge(axes: Axes, source: int, target: int, height: float, operation: str, alive: bool) -> None:
     """Draw one arrow whose middle lies ``height`` above the row of nodes, and its operation there."""
     none = operation == _NONE
     colour = PALE if none else _COLOURS.get(operation, RED)
@@ -125,9 +123,8 @@ def _draw_nodes(axes: Axes, last: int) -> None:
     names = {0: "input", last: "output"}
     for node in range(last + 1):
         axes.plot(node * _STEP, 0, "o", markersize=33, color=INK, zorder=5)
-        axes.text(
-            node * _STEP, 0, names.get(node, str(node)), ha="center", va="center", color="white", fontsize=8, zorder=6
-        )
+        name = names.get(node, str(node))
+        axes.text(node * _STEP, 0, name, ha="center", va="center", color="white", fontsize=8, zorder=6)
 
 
 def _finish(axes: Axes, last: int, lowest: float, highest: float, title: str | None) -> None:

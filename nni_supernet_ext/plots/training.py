@@ -82,7 +82,7 @@ def _draw_spread(
     bar = figure.colorbar(points, ax=axes, pad=0.01, format=EngFormatter(sep=""))
     bar.set_label(f"{name} of the step's subnet", fontsize=9)
     bar.ax.tick_params(labelsize=8)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def _check_lengths(**columns: Sequence[float] | None) -> None:

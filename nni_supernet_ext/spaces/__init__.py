@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from nni_supernet_ext.spaces.attentive_cost import attentive_mobilenet_flops
+from nni_supernet_ext.spaces.attentive_mobilenet import (
+    AttentiveMobileNet,
+    Stage,
+    attentive_mobilenet,
+    attentive_mobilenet_cifar,
+)
 from nni_supernet_ext.spaces.nasbench201 import NasBench201, nasbench201
 from nni_supernet_ext.spaces.nasbench201_arch import (
     NASBENCH201_EDGES,
@@ -15,9 +22,14 @@ from nni_supernet_ext.spaces.nasbench201_standalone import NasBench201Network, n
 __all__ = [
     "NASBENCH201_EDGES",
     "NASBENCH201_OPERATIONS",
+    "AttentiveMobileNet",
     "NasBench201",
     "NasBench201Network",
+    "Stage",
     "arch_to_sample",
+    "attentive_mobilenet",
+    "attentive_mobilenet_cifar",
+    "attentive_mobilenet_flops",
     "nasbench201",
     "nasbench201_flops",
     "nasbench201_network",

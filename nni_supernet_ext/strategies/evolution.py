@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 from nni.nas.evaluator.pytorch import Lightning
+from nni.nas.execution import TrainingServiceExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy.base import Strategy
 from torch import nn
 from tqdm.auto import tqdm
 
-from nni_supernet_ext._compat.nni_experiment import announce_experiments
+from nni_supernet_ext._compat.nni_experiment import announce_experiments, running_experiment
 from nni_supernet_ext._compat.nni_fixes import apply_nni_fixes
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.evaluation import SubnetEvaluator
@@ -26,7 +27,9 @@ from nni_supernet_ext.errors import ConfigurationError, SpaceError
 from nni_supernet_ext.functional.evolution import crossover, mutate
 from nni_supernet_ext.recording import Recording, open_recording
 from nni_supernet_ext.strategies.budget import Budget
+from nni_supernet_ext.strategies.distributed import DistributedEvaluation
 from nni_supernet_ext.strategies.journal import Journal, sample_key
+from nni_supernet_ext.strategies.subnet_batch import share_supernet
 from nni_supernet_ext.strategies.subnet_model import SubnetModel
 from nni_supernet_ext.weights.shared import SharedWeights
 
@@ -77,6 +80,10 @@ class SupernetEvolution(Strategy):
         seed: Seed of the search.
         record: Whether every evaluated subnet appears in NNI's own tools as a trial (default).
         progress: Whether to show a progress bar.
+        subnets_per_trial: With NNI's training service (see ``distributed_config``): how many subnets one trial
+            evaluates, so that its start is paid once for all of them. Default 25.
+        shared_folder: With NNI's training service: folder for the supernet that all machines see under the same
+            name. Default: the experiment's own, which suits trials on this machine.
 
     Attributes:
         history: Every evaluated subnet in order.
@@ -121,6 +128,8 @@ class SupernetEvolution(Strategy):
         seed: int = 0,
         record: bool = True,
         progress: bool = True,
+        subnets_per_trial: int = 25,
+        shared_folder: str | Path | None = None,
     ) -> None:
         apply_nni_fixes()
         announce_experiments()
@@ -143,9 +152,12 @@ class SupernetEvolution(Strategy):
         self.seed = seed
         self.record = record
         self.progress = progress
+        self.subnets_per_trial = subnets_per_trial
+        self.shared_folder = Path(shared_folder) if shared_folder is not None else None
         self.history: list[EvaluatedSubnet] = []
         self._models: list[SubnetModel] = []
         self._restored: dict[str, dict[str, float]] = {}
+        self._distributed: DistributedEvaluation | None = None
         self._check()
 
     # What NNI calls
@@ -184,11 +196,13 @@ class SupernetEvolution(Strategy):
         )
         identity = {"choices": [repr(m) for m in domain.mutables.values()], "seed": self.seed}
         self._journal = Journal(self.journal, identity)
+        self._distributed = self._share(evaluator, engine) if _is_distributed(engine) else None
         return model_space
 
     def _run(self) -> None:
         with open_recording(
-            self.record,
+            # NNI's own manager shows the trials of its training service.
+            self.record and self._distributed is None,
             self.supernet.domain,
             self.supernet.model,
             training=False,
@@ -205,6 +219,9 @@ class SupernetEvolution(Strategy):
         with tqdm(total=total, desc="search", disable=not self.progress, unit="subnet") as bar:
             for cycle in range(self.cycles + 1):
                 children = self._children(cycle, rng, seen)
+                if self._distributed is not None:
+                    unknown = [sample for sample in children if self._journal.get(sample) is None]
+                    self._distributed.evaluate(unknown, self._journal.add)
                 for sample in children:
                     if not self.engine.budget_available():
                         _logger.info("The experiment's budget is used up; the search stops.")
@@ -299,7 +316,10 @@ class SupernetEvolution(Strategy):
         model = SubnetModel(
             self.supernet, sample, self._measure, self.metric, sign, self.weights.activate
         )
-        self.engine.submit_models(model)
+        if self._distributed is None:
+            self.engine.submit_models(model)
+        else:
+            model.take(self._measure(sample))
         self._models.append(model)
         parameters, flops = self._budget.costs(sample)
         self.history.append(EvaluatedSubnet(sample, model.results, parameters, flops))
@@ -318,6 +338,25 @@ class SupernetEvolution(Strategy):
             self._journal.add(sample, known)
         return known
 
+    def _share(self, evaluator: Lightning, engine: Any) -> DistributedEvaluation:
+        """Write the supernet where the trials of NNI's training service find it."""
+        running = running_experiment()
+        folder = self.shared_folder
+        if folder is None:
+            assert running is not None  # Only an experiment makes such an engine.
+            folder = running.working_directory.expanduser().absolute() / running.id
+        settings = {
+            "calibration": _loader(evaluator, "train"),
+            "recalibrate_batches": self.recalibrate_batches,
+            "limit_batches": self.limit_batches,
+            "seed": self.seed,
+            "activate": self.weights.activate,
+        }
+        path = folder / "shared_supernet.pkl"
+        share_supernet(path, self.supernet, evaluator.module, _loader(evaluator, "val"), settings)
+        sign = 1 if self.mode == "max" else -1
+        return DistributedEvaluation(engine, path, self.subnets_per_trial, self.metric, sign)
+
     def _value(self, model: SubnetModel) -> float:
         sign = 1 if self.mode == "max" else -1
         return sign * model.results[self.metric]
@@ -331,6 +370,11 @@ class SupernetEvolution(Strategy):
         bounds: Mapping[str, tuple[Any, bool, str]] = {
             "population": (self.population, _is_count(self.population), "a positive integer"),
             "cycles": (self.cycles, _is_count(self.cycles + 1), "an integer of at least 0"),
+            "subnets_per_trial": (
+                self.subnets_per_trial,
+                _is_count(self.subnets_per_trial),
+                "a positive integer",
+            ),
             "parents": (self.parents, _is_count(self.parents), "a positive integer"),
             "mutation_probability": (
                 self.mutation_probability,
@@ -347,6 +391,10 @@ class SupernetEvolution(Strategy):
         ]
         if problems:
             raise ConfigurationError(problems)
+
+
+def _is_distributed(engine: Any) -> bool:
+    return isinstance(engine, TrainingServiceExecutionEngine)
 
 
 def _is_count(value: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from nni_supernet_ext.strategies.sub_supernets import (
     Region,
     SubSupernet,
     SubSupernetWeights,
-    copied_weights,
     load_weights,
 )
 from nni_supernet_ext.strategies.subnet_model import SubnetModel
@@ -114,7 +113,7 @@ class FewShotStrategy(RandomOneShot):
 
     # What NNI calls
 
-    def _initialize(self, model_space: RawFormatModelSpace, engine: Any) -> Any:  # type: ignore[override]
+    def _initialize(self, model_space: RawFormatModelSpace, engine: Any) -> Any:
         evaluator = check_evaluator(model_space.evaluator)
         domain = Domain(model_space.model_space)
         problems = list(split_problems(self, domain, evaluator.trainer.callbacks))
@@ -133,16 +132,16 @@ class FewShotStrategy(RandomOneShot):
 
     def _run(self) -> None:
         self._training.files = StageFiles(self.base.checkpoint_dir)
-        self._training.remember_random_state()
-        self._finished, regions = [], []
-        self._initial = Start(copied_weights(self._training.supernet.model))
+        regions: list[Region] = []
+        self._finished = []
+        self._initial = self._training.initial()
         for region, start in self._leaves((), {}, self._initial, self._initial):
             self._train(len(regions), region, start)
             regions.append(region)
         self.regions = regions
         _logger.info("%d of %d sub-supernets are trained.", len(self._finished), len(regions))
 
-    def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[SubnetModel]:  # type: ignore[override]
+    def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[SubnetModel]:
         """Yield the validated fixed subnets of all sub-supernets.
 
         Args:
@@ -162,7 +161,7 @@ class FewShotStrategy(RandomOneShot):
             found.sort(key=lambda entry: _quality(entry[1]), reverse=True)
         for sample, metrics in found[:limit]:
             activate = self.weights.activate
-            yield SubnetModel(self.trained, sample, lambda _, m=metrics: m, next(iter(metrics)), 1, activate)
+            yield SubnetModel(self.trained, sample, _known(metrics), next(iter(metrics)), 1, activate)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the sub-supernets are, or will be: known before training, so a killed run can resume."""
@@ -207,13 +206,18 @@ class FewShotStrategy(RandomOneShot):
         epochs = list(given) if isinstance(given, Sequence) else [given]
         if level < len(epochs) and epochs[level]:
             saved = self._training.run(_name("warmup", path), region, start, epochs[level])
-            warm = Start(saved["weights"], saved["optimizer"], saved["momentum"])
-            start = {"weights": Start(warm.weights), "weights_and_optimizer": warm, "none": self._initial}[
-                self.transfer
-            ]
+            words = f"{self.transfer} after {epochs[level]} epochs of {_name('warmup', path)}"
+            warm = Start(saved["weights"], saved["optimizer"], saved["momentum"], words)
+            start = self._handed_over(warm)
         division = self._division(path, region, warm)
         for index, group in enumerate(division.groups):
             yield from self._leaves((*path, index), {**region, division.label: list(group)}, start, warm)
+
+    def _handed_over(self, warm: Start) -> Start:
+        """Return what the sub-supernets of a warmed-up supernet start from."""
+        if self.transfer == "none":
+            return self._initial
+        return warm if self.transfer == "weights_and_optimizer" else Start(warm.weights, origin=warm.origin)
 
     def _division(self, path: tuple[int, ...], region: Region, warm: Start) -> Division:
         """Decide a split, or read how it was decided before the run was interrupted."""
@@ -237,9 +241,7 @@ class FewShotStrategy(RandomOneShot):
         if training.last is None:
             return SplitContext(supernet, rng, reserved, seed=self.base.seed)
         plan = training.last.plan
-        return SplitContext(
-            supernet, rng, reserved, plan.training_module, plan.train_loader(), seed=self.base.seed
-        )
+        return SplitContext(supernet, rng, reserved, plan.training_module, plan.train_loader(), seed=self.base.seed)
 
     def _planned(self, path: tuple[int, ...], region: Region) -> Iterator[Region]:
         """Yield the regions of all sub-supernets without training anything."""
@@ -287,6 +289,10 @@ class FewShotStrategy(RandomOneShot):
 
 def _name(kind: str, path: tuple[int, ...]) -> str:
     return "-".join([kind, *map(str, path)])
+
+
+def _known(metrics: dict[str, float]) -> Callable[[dict[str, Any]], dict[str, float]]:
+    return lambda sample: metrics
 
 
 def _quality(metrics: dict[str, float]) -> float:

@@ -34,9 +34,7 @@ def argument_problems(strategy: Any) -> Iterable[str]:
     for name, options in (("transfer", TRANSFERS), ("complexity_bounds", BOUNDS)):
         value = getattr(strategy, name)
         if value not in options:
-            yield (
-                f"Argument `{name}` is expected to be one of {options}, but got {value!r}. Use {options[0]!r}."
-            )
+            yield (f"Argument `{name}` is expected to be one of {options}, but got {value!r}. Use {options[0]!r}.")
     if rules_fit:
         yield from _warmup_problems(strategy)
 

@@ -62,9 +62,19 @@ class PartTraining:
             if isinstance(callback, MomentumSeparation) and not callable(callback.by):
                 self.momentum_label = callback.by or default_label(whole.plan, excluded)
 
-    def remember_random_state(self) -> None:
-        """Remember the random state that every training starts from."""
-        self._random_state = capture_random_state(self.evaluator.train_dataloaders)
+    def initial(self) -> Start:
+        """Return the initial weights, and remember the random state that every training starts from.
+
+        Both are those of the first run in the folder: a later process may have initialised other weights.
+        """
+        identity = {"choices": [repr(mutable) for mutable in self.supernet.domain.mutables.values()]}
+        saved = self.files.read("initial", identity)
+        if saved is None:
+            state = capture_random_state(self.evaluator.train_dataloaders)
+            saved = {"weights": copied_weights(self.supernet.model), "random_state": state}
+            self.files.write("initial", identity, saved)
+        self._random_state = saved["random_state"]
+        return Start(saved["weights"])
 
     def domain(self, region: Region) -> Domain:
         """Return the choices of a region."""
@@ -159,10 +169,9 @@ class PartTraining:
             "seed": plan.seed,
             "epochs": trainer.max_epochs,
             "steps": trainer.max_steps,
-            "from_optimizer": start.optimizer is not None,
+            "start": start.origin,
         }
 
 
 def _inside(sample: Any, region: Region) -> bool:
     return all(sample.get(label) in values for label, values in region.items())
-

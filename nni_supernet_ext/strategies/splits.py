@@ -180,8 +180,8 @@ class ChoiceSplit(SplitRule):
         wrong = [value for value in named if value not in candidates or named.count(value) > 1]
         if wrong or not all(self.groups) or not self.groups:
             yield (
-                f"Argument `groups` is expected to hold each candidate of {self.choice!r} at most once and no empty "
-                f"group, but got {self.groups} for {candidates}. Correct it."
+                f"Argument `groups` is expected to hold each candidate of {self.choice!r} at most once and no "
+                f"empty group, but got {self.groups} for {candidates}. Correct it."
             )
 
     def divide(self, context: SplitContext) -> Division:
@@ -192,12 +192,15 @@ class ChoiceSplit(SplitRule):
         else:
             label = self.choice
         candidates = context.supernet.domain.candidates[label]
+        if self.choice is not None:
+            # Fewer than in the whole space where an earlier level has split the same choice.
+            problems = list(self._candidate_problems(candidates))
+            if problems:
+                raise ConfigurationError(problems)
         if self.groups is not None:
             return Division(label, self.groups)
         if self.parts is None or self.parts == len(candidates):
             return Division(label, tuple((value,) for value in candidates))
-        if self.parts > len(candidates):
-            raise ConfigurationError(list(self._candidate_problems(candidates)))
         order = context.rng.permutation(len(candidates))
         dealt = [sorted(int(i) for i in share) for share in np.array_split(order, self.parts)]
         return Division(label, tuple(tuple(candidates[i] for i in share) for share in sorted(dealt)))

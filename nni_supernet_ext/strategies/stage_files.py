@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from nni_supernet_ext.errors import CheckpointError
@@ -53,7 +54,7 @@ class StageFiles:
 
     def write(self, name: str, identity: Mapping[str, Any], content: Mapping[str, Any]) -> None:
         """Write a finished training; the file is complete or absent, whatever happens meanwhile."""
-        if self.folder is None:
+        if self.folder is None or _is_copy():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f"{name}.writing"
@@ -70,12 +71,17 @@ class StageFiles:
 
     def write_division(self, name: str, division: Division) -> None:
         """Write how a supernet was split."""
-        if self.folder is None:
+        if self.folder is None or _is_copy():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f"{name}.json.writing"
         partial.write_text(json.dumps({"label": division.label, "groups": division.groups}), encoding="utf-8")
         partial.replace(self.folder / f"{name}.json")
+
+
+def _is_copy() -> bool:
+    """Tell whether another process of the same distributed run writes the files."""
+    return bool(getattr(rank_zero_only, "rank", 0))
 
 
 def _plain(value: Any) -> Any:

@@ -19,11 +19,13 @@ class Start:
         weights: Parameters and buffers.
         optimizer: The optimizer's state by parameter index, or None for a fresh optimizer.
         momentum: State of the component that owns the momentum, if any, by class name.
+        origin: Where it comes from, in words: a resumed run must start from the same.
     """
 
     weights: Mapping[str, Tensor]
     optimizer: Mapping[int, Any] | None = None
     momentum: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = "initial weights"
 
 
 class KeepState(pl.Callback):

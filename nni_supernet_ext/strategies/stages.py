@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import nni
 from nni.nas.evaluator.pytorch import Lightning
 
 from nni_supernet_ext.core.domain import Domain
@@ -63,7 +64,7 @@ def fresh_evaluator(evaluator: Lightning, epochs: int | None = None) -> Lightnin
     positional = copy.deepcopy(list(trainer.trace_args))
     return Lightning(
         copy.deepcopy(evaluator.module),
-        trainer.trace_symbol(*positional, **arguments),
+        nni.trace(trainer.trace_symbol)(*positional, **arguments),
         train_dataloaders=evaluator.train_dataloaders,
         val_dataloaders=evaluator.val_dataloaders,
         # A strategy replaces methods of the data module, so it gets a shell of its own.

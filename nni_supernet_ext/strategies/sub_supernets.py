@@ -144,4 +144,4 @@ def copied_weights(model: torch.nn.Module) -> dict[str, Tensor]:
 def read_part(path: Path) -> SubSupernet:
     """Read one finished sub-supernet, on the CPU."""
     saved = torch.load(path, map_location="cpu", weights_only=True)
-    return SubSupernet(saved["index"], saved["region"], saved["weights"], saved["results"])
+    return SubSupernet(int(path.stem.removeprefix("part-")), saved["region"], saved["weights"], saved["results"])

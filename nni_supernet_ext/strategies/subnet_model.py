@@ -58,6 +58,12 @@ class SubnetModel(ExecutableModelSpace):
         nni.report_final_result(self._sign * self.results[self._metric])
         return self.results
 
+    def take(self, results: dict[str, float]) -> None:
+        """Take over results that were found elsewhere."""
+        self.results = results
+        self.metrics.final = self._sign * results[self._metric]
+        self.status = ModelStatus.Trained
+
     def executable_model(self) -> nn.Module:
         """Return the subnet as a network of its own, with its inherited weights."""
         assert self.sample is not None

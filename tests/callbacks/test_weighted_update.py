@@ -7,13 +7,14 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
+
 from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
 from nni_supernet_ext.core import Supernet, SupernetCallback
 from nni_supernet_ext.paths import FairPathSampler
 from nni_supernet_ext.testing import ToyCellSpace, ToySpace, toy_evaluator
 from nni_supernet_ext.testing.case import MethodCase
 from nni_supernet_ext.testing.training import train
-from torch import nn
 
 LR, BETA, DECAY, GAMMA = 0.05, 0.9, 0.02, 4.0
 

@@ -1,0 +1,96 @@
+"""Variance of the supernet's gradients, per epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch.optim import Optimizer
+
+from nni_supernet_ext.core.callback import SupernetCallback
+from nni_supernet_ext.core.plan import Plan
+from nni_supernet_ext.core.state import StepState
+from nni_supernet_ext.functional.gradient_moments import GradientMoments
+
+
+class GradientVariance(SupernetCallback):
+    """Log how much the gradient of a weight varies over an epoch's optimizer steps.
+
+    For each weight, the variance over the steps whose subnets reached it; then the mean over all weights that at
+    least two steps reached. Gradients are those of an optimizer step, unscaled and not yet clipped. One running
+    mean of the size of the weights is kept, and no gradients. The epoch's value is logged as
+    ``gradient_variance``, from where it reaches loggers and NNI with the other metrics. It changes nothing.
+
+    Args:
+        every: Measure every ``every``-th optimizer step only. Default 1.
+
+    Attributes:
+        history: Value of each finished epoch.
+
+    Raises:
+        ConfigurationError: ``every`` is not a positive integer.
+
+    Example:
+        >>> from nni_supernet_ext.strategies import SupernetStrategy
+        >>> variance = GradientVariance()
+        >>> strategy = SupernetStrategy(callbacks=[variance])
+        >>> variance.history  # a number per epoch after training
+        []
+
+    Reference:
+        Lu et al., "PA&DA: Jointly Sampling PAth and DAta for Consistent NAS", CVPR 2023, appendix A, Eq. 14 (a
+        weight) and 15 (the supernet).
+
+    Deviations:
+        The mean over weights counts each element once.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        self.every = every
+        self.history: list[float] = []
+        self._moments = GradientMoments()
+        self._steps = 0
+
+    def problems(self, plan: Plan) -> Iterable[str]:
+        """Refuse an interval that is no positive integer."""
+        if not isinstance(self.every, int) or self.every < 1:
+            yield (
+                f"Argument `every` is expected to be a positive integer, but got {self.every!r}. Use 1 to measure "
+                "every step."
+            )
+
+    def prepare(self, plan: Plan) -> None:
+        """Start without any measurement."""
+        self.history, self._moments, self._steps = [], GradientMoments(), 0
+
+    def on_before_update(self, state: StepState, optimizer: Optimizer) -> None:
+        """Take in the gradients of this step."""
+        self._steps += 1
+        if self._steps % self.every:
+            return
+        reached = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self._moments.add(reached, [p.grad for p in reached])
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log the epoch's value and start anew."""
+        value = self._value()
+        self._moments.reset()
+        self.history.append(value)
+        pl_module.log("gradient_variance", value)
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """Return the values so far; a checkpoint within an epoch starts that epoch's measurement anew."""
+        return {"history": list(self.history), "steps": self._steps}
+
+    def restore_state(self, state: dict[str, Any]) -> None:
+        """Take over the values so far."""
+        self.history, self._steps = list(state["history"]), state["steps"]
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Free the running means."""
+        self._moments = GradientMoments()
+
+    def _value(self) -> float:
+        rows = zip(self._moments.variances(), self._moments.sizes(), self._moments.counts(), strict=True)
+        repeated = [(variance, size) for variance, size, count in rows if count > 1]
+        return sum(v for v, _ in repeated) / max(sum(n for _, n in repeated), 1)

@@ -1,0 +1,117 @@
+"""Trainability of the subnets that a training draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from pytorch_lightning.utilities.seed import isolate_rng
+
+from nni_supernet_ext.core.batches import to_device
+from nni_supernet_ext.core.callback import SupernetCallback
+from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.core.loaders import detached_batches
+from nni_supernet_ext.core.plan import Plan
+from nni_supernet_ext.core.state import StepState
+from nni_supernet_ext.functional.batch_norm import preserved_batch_norm
+from nni_supernet_ext.functional.trainability import Trainability, neural_tangent_kernel, trainability
+
+
+class PathTrainability(SupernetCallback):
+    """Measure, after each epoch, how easily the subnets train that it drew last.
+
+    The neural tangent kernel of each subnet is computed with the supernet's weights on the same few training
+    examples. Compare the values of two path samplers to see which of them draws more trainable subnets. Gradients,
+    BN statistics and random state are left alone. Logged as ``trainability_trace`` and
+    ``trainability_condition`` (geometric mean over the subnets).
+
+    Args:
+        n_paths: Subnets measured after each epoch: the last ones drawn. Default 8.
+        n_examples: Examples in the kernel. Default 8. Memory: as many gradients of the weights.
+
+    Attributes:
+        history: For each finished epoch, the measured subnets' values.
+
+    Raises:
+        ConfigurationError: A number that is not a positive integer.
+
+    Example:
+        >>> from nni_supernet_ext.strategies import SupernetStrategy
+        >>> strategy = SupernetStrategy(callbacks=[PathTrainability(n_paths=4)])
+
+    Reference:
+        Lu et al., "PA&DA: Jointly Sampling PAth and DAta for Consistent NAS", CVPR 2023, section 5.2.
+
+    Deviations:
+        Trace and condition number of the kernel stand for trainability; which of its measures the paper plots was
+        not checked against its code.
+    """
+
+    def __init__(self, n_paths: int = 8, n_examples: int = 8) -> None:
+        self.n_paths = n_paths
+        self.n_examples = n_examples
+        self.history: list[list[Trainability]] = []
+        self._paths: list[Sample] = []
+        self._inputs: Any = None
+
+    def problems(self, plan: Plan) -> Iterable[str]:
+        """Refuse numbers that are no positive integers."""
+        for name, least in (("n_paths", 1), ("n_examples", 2)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                yield (
+                    f"Argument `{name}` is expected to be an integer of at least {least}, but got {value!r}. Use 8, "
+                    "the default."
+                )
+
+    def prepare(self, plan: Plan) -> None:
+        """Start without any measurement."""
+        self._plan, self.history, self._paths, self._inputs = plan, [], [], None
+
+    def on_draws(self, state: StepState) -> None:
+        """Note the subnets drawn last."""
+        self._paths = [*self._paths, *(draw.sample for draw in state.draws)][-self.n_paths :]
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Measure and log."""
+        supernet, weights = self._plan.supernet, self._plan.weights
+        inputs = self._examples(pl_module)
+        active = supernet.active
+        parameters = [p for p in supernet.model.parameters() if p.requires_grad]
+        values = []
+        with isolate_rng(), preserved_batch_norm(supernet.model):
+            for sample in self._paths:
+                weights.activate(supernet, sample)
+                values.append(trainability(neural_tangent_kernel(supernet.model, parameters, inputs)))
+        if active is not None:
+            weights.activate(supernet, active)
+        self.history.append(values)
+        self._paths = []
+        if values:
+            pl_module.log("trainability_trace", sum(v.trace for v in values) / len(values))
+            pl_module.log("trainability_condition", _geometric_mean([v.condition for v in values]))
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """Return the values so far."""
+        return {"history": [[[v.trace, v.condition] for v in epoch] for epoch in self.history]}
+
+    def restore_state(self, state: dict[str, Any]) -> None:
+        """Take over the values so far."""
+        self.history = [[Trainability(*pair) for pair in epoch] for epoch in state["history"]]
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Free the examples."""
+        self._inputs = None
+
+    def _examples(self, pl_module: Any) -> Any:
+        if self._inputs is None:
+            batch = next(detached_batches(self._plan.train_loader(), 1, self._plan.seed))
+            batch = to_device(self._plan.training_module, batch, pl_module.device)
+            inputs = batch[0] if isinstance(batch, (list, tuple)) else batch
+            self._inputs = inputs[: self.n_examples]
+        return self._inputs
+
+
+def _geometric_mean(values: list[float]) -> float:
+    return math.exp(sum(math.log(value) for value in values) / len(values))

@@ -1,0 +1,84 @@
+"""Check and reduce what the divergences between two networks' outputs have in common."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nni_supernet_ext.errors import ConfigurationError
+
+Reduction = Literal["mean", "sum", "none"]
+"""How the divergences of the positions become one number: ``'mean'``, ``'sum'`` or, kept apart,
+``'none'``."""
+
+_REDUCTIONS = ("mean", "sum", "none")
+
+
+def log_probabilities(student: Tensor, teacher: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Turn two networks' logits into log-probabilities, the teacher's without gradient.
+
+    Args:
+        student: Logits, any shape with at least two dimensions.
+        teacher: Logits of the same shape.
+        dim: Dimension of the classes.
+
+    Returns:
+        Log-probabilities of the student and of the teacher, in float32 at least.
+
+    Raises:
+        ConfigurationError: No logits of at least two classes, or two different shapes.
+    """
+    _refuse_what_has_no_classes(student, teacher, dim)
+    precise = torch.promote_types(student.dtype, torch.float32)
+    # One tensor minus its largest logit: exact, and the exponentials cannot overflow.
+    return (
+        torch.log_softmax(student.to(precise), dim),
+        torch.log_softmax(teacher.detach().to(precise), dim),
+    )
+
+
+def reduced(values: Tensor, reduction: Reduction) -> Tensor:
+    """Reduce the divergences of all positions.
+
+    Args:
+        values: One divergence per position, shape ``(N, ...)``.
+        reduction: ``'mean'``, ``'sum'`` or ``'none'``.
+
+    Returns:
+        A scalar, or ``values`` themselves.
+
+    Raises:
+        ConfigurationError: Unknown reduction.
+    """
+    if reduction == "mean":
+        return values.mean()
+    if reduction == "sum":
+        return values.sum()
+    if reduction == "none":
+        return values
+    raise ConfigurationError(
+        f"Argument `reduction` is expected to be one of {_REDUCTIONS}, but got {reduction!r}. Use 'mean'."
+    )
+
+
+def _refuse_what_has_no_classes(student: Tensor, teacher: Tensor, dim: int) -> None:
+    for name, logits in (("student", student), ("teacher", teacher)):
+        if not isinstance(logits, Tensor) or not logits.is_floating_point():
+            found = str(logits.dtype) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ConfigurationError(
+                f"Argument `{name}` is expected to be a floating-point tensor of logits, but got {found}. "
+                "Pass the network's output before the softmax."
+            )
+    if student.shape != teacher.shape:
+        raise ConfigurationError(
+            f"Argument `student` is expected to have the teacher's shape {tuple(teacher.shape)}, but got "
+            f"{tuple(student.shape)}. Distil outputs that every subnet gives in one shape."
+        )
+    if student.dim() < 2 or not -student.dim() <= dim < student.dim() or student.shape[dim] < 2:
+        raise ConfigurationError(
+            f"Argument `student` is expected to hold at least two classes in dimension {dim} of (N, C, ...), "
+            f"but got shape {tuple(student.shape)}. A single value per position has no distribution: distil "
+            "classification or segmentation outputs."
+        )

@@ -1,0 +1,129 @@
+"""The axes of the hyper-parameter page: a model space in the form of NNI's search spaces."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from nni.mutable import Categorical, CategoricalMultiple
+
+from nni_supernet_ext.core.domain import Domain
+from nni_supernet_ext.core.draw import Sample
+
+STAGE = "stage"
+"""Name of the axis that tells the supernet's training from the subnets; see `search_axes`."""
+
+STAGES = ("supernet", "subnet")
+_MOST_VALUES = 64
+
+
+def search_axes(domain: Domain) -> dict[str, dict[str, Any]]:
+    """Describe a space's choices in NNI's form, and put the axis ``stage`` in front.
+
+    Args:
+        domain: Choices of the model space.
+
+    Returns:
+        Label -> ``{"_type": ..., "_value": [...]}``, as in a ``searchSpaceFile``. A choice that has no such
+        form, or a choice of several inputs with more than 64 combinations, is left out.
+
+    Example:
+        >>> from nni_supernet_ext.testing import ToySpace
+        >>> search_axes(Domain(ToySpace()))["width"]
+        {'_type': 'choice', '_value': [4, 8]}
+    """
+    axes: dict[str, dict[str, Any]] = {STAGE: {"_type": "choice", "_value": list(STAGES)}}
+    for label, mutable in domain.mutables.items():
+        if isinstance(mutable, Categorical):
+            axes[label] = _choice([_value(value) for value in mutable.values])
+        elif isinstance(mutable, CategoricalMultiple):
+            combinations = _combinations(mutable)
+            if combinations is not None:
+                axes[label] = _choice(combinations)
+        else:
+            try:
+                axes[label] = dict(mutable.as_legacy_dict())
+            except NotImplementedError:
+                continue
+    return axes
+
+
+def subnet_parameters(sample: Sample) -> dict[str, Any]:
+    """Return a subnet's architecture as the parameters of a trial.
+
+    Args:
+        sample: Label -> chosen value.
+
+    Returns:
+        The values of `search_axes`; several chosen inputs become one text, such as ``'0,2'``.
+
+    Example:
+        >>> subnet_parameters({"op": "conv", "inputs": [0, 2]})
+        {'stage': 'subnet', 'op': 'conv', 'inputs': '0,2'}
+    """
+    return {STAGE: STAGES[1], **{str.__str__(label): _value(value) for label, value in sample.items()}}
+
+
+def sample_from_parameters(parameters: Mapping[str, Any], domain: Domain) -> dict[str, Any]:
+    """Return the architecture that a trial's parameters describe; the inverse of `subnet_parameters`.
+
+    Args:
+        parameters: A trial's parameters, for example one entry of ``nnictl experiment export``; those that name
+            no choice of the space are passed over.
+        domain: Choices of the model space.
+
+    Returns:
+        Label -> chosen value.
+
+    Raises:
+        SpaceError: A choice is missing or has an unknown value.
+
+    Example:
+        >>> from nni_supernet_ext.testing import ToySpace
+        >>> sample_from_parameters({"stage": "subnet", "op": "conv", "width": 4}, Domain(ToySpace()))
+        {'width': 4, 'op': 'conv'}
+    """
+    sample: dict[str, Any] = {}
+    for label in domain.labels:
+        if label not in parameters:
+            continue
+        options = domain.options.get(label)
+        given = parameters[label]
+        if options is None:
+            sample[label] = given
+        elif label in domain.candidates:
+            # Exported tables may have turned a number into text.
+            known = {str(_value(option)): option for option in options}
+            sample[label] = known.get(str(given), given)
+        else:
+            known = {str(_value(option)): option for option in options}
+            sample[label] = [known.get(part, part) for part in str(given).split(",") if part]
+    domain.validate(sample, "parameters")
+    return sample
+
+
+def _choice(values: list[Any]) -> dict[str, Any]:
+    return {"_type": "choice", "_value": values}
+
+
+def _combinations(mutable: CategoricalMultiple) -> list[Any] | None:
+    values = list(mutable.values)
+    if mutable.n_chosen is None:
+        return None
+    chosen = int(mutable.n_chosen)
+    if math.comb(len(values), chosen) > _MOST_VALUES:
+        return None
+    return [_value(list(combination)) for combination in itertools.combinations(values, chosen)]
+
+
+def _value(value: Any) -> Any:
+    """Turn a candidate into what JSON and an axis can hold."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(str(_value(item)) for item in value)
+    if isinstance(value, bool) or value is None:
+        return str(value)
+    if isinstance(value, (int, float)):
+        return value
+    return str.__str__(value) if isinstance(value, str) else str(value)

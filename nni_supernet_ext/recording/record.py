@@ -1,0 +1,181 @@
+"""The records of one experiment: trials that run in this process, and subnets that are finished already."""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nni_supernet_ext._compat.nni_database import (
+    FINISHED,
+    StoredTrial,
+    event_row,
+    metric_row,
+    now,
+    stored_trials,
+)
+from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.recording.axes import STAGE, STAGES, subnet_parameters
+from nni_supernet_ext.recording.lock import WriterLock
+from nni_supernet_ext.recording.writer import BatchWriter
+
+
+class ExperimentRecord:
+    """Append trials to an experiment's database; the only writer of this kind for as long as it is open.
+
+    What the database holds already is read once: a search that is resumed adds no subnet twice, and a training
+    no intermediate result.
+
+    Args:
+        folder: The experiment's folder, which holds ``db/nni.sqlite``.
+
+    Raises:
+        ConfigurationError: Another process records to the same experiment.
+
+    Example:
+        >>> import tempfile
+        >>> from nni_supernet_ext._compat.nni_database import create_database
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> create_database(folder / "db" / "nni.sqlite")
+        >>> record = ExperimentRecord(folder)
+        >>> record.subnet({"op": "conv"}, {"default": 0.5})
+        True
+        >>> record.subnet({"op": "conv"}, {"default": 0.5})
+        False
+        >>> record.close()
+        0
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.database = folder / "db" / "nni.sqlite"
+        self._lock = WriterLock(folder / "db" / "recorder.lock")
+        trials = stored_trials(self.database)
+        self._trials = {trial.id: trial for trial in trials}
+        self._next = max((trial.sequence for trial in trials), default=-1) + 1
+        self._next_parameter = max((trial.parameter_id for trial in trials), default=-1) + 1
+        self._known = {_key(t.parameters) for t in trials if t.state == "SUCCEEDED"}
+        self._since = now()
+        self.writer = BatchWriter(self.database)
+
+    @property
+    def next_sequence(self) -> int:
+        """Number of the trial that would begin next."""
+        return self._next
+
+    def begin(self, parameters: Mapping[str, Any]) -> RecordedTrial:
+        """Begin a trial that runs in this process."""
+        stored = StoredTrial(_new_id(), self._next, self._next_parameter, dict(parameters), "RUNNING", {})
+        self._next += 1
+        self._next_parameter += 1
+        self.writer.add(self._event(stored, "RUNNING", now(), stored.parameters))
+        return RecordedTrial(self, stored)
+
+    def unfinished(self, stage: str = STAGES[0]) -> RecordedTrial | None:
+        """Return the trial of a stage that an interrupted process left, if there is one."""
+        for trial in self._trials.values():
+            if trial.parameters.get(STAGE) == stage and trial.state not in FINISHED:
+                return RecordedTrial(self, trial)
+        return None
+
+    def finished(self, stage: str = STAGES[0]) -> bool:
+        """Tell whether a trial of a stage has ended well."""
+        return any(t.parameters.get(STAGE) == stage and t.state == "SUCCEEDED" for t in self._trials.values())
+
+    def subnet(self, sample: Sample, metrics: Mapping[str, Any]) -> bool:
+        """Add an evaluated subnet as a finished trial.
+
+        Args:
+            sample: Architecture.
+            metrics: Results, with ``default``; every subnet should have the same names, or the page's plot
+                breaks off.
+
+        Returns:
+            False if that architecture was there already.
+        """
+        parameters = subnet_parameters(sample)
+        key = _key(parameters)
+        if key in self._known:
+            return False
+        self._known.add(key)
+        trial = StoredTrial(_new_id(), self._next, self._next_parameter, parameters, "SUCCEEDED", {})
+        self._next += 1
+        self._next_parameter += 1
+        began, ended = self._since, now()
+        self._since = ended
+        self.writer.add(
+            self._event(trial, "RUNNING", began, parameters),
+            metric_row(trial.id, trial.parameter_id, "FINAL", 0, _finite(metrics), ended),
+            self._event(trial, "SUCCEEDED", ended),
+        )
+        return True
+
+    def close(self) -> int:
+        """Write what is pending and let others write; return the number of rows that were lost."""
+        lost = self.writer.close()
+        self._lock.release()
+        return lost
+
+    def _event(self, trial: StoredTrial, event: str, at: int, parameters: Mapping[str, Any] | None = None) -> Any:
+        return event_row(
+            trial.id,
+            event,
+            trial.sequence,
+            at=at,
+            folder=self.folder / "trials" / trial.id,
+            parameters=parameters,
+            parameter_id=trial.parameter_id,
+        )
+
+
+class RecordedTrial:
+    """A trial that runs in this process.
+
+    Args:
+        record: Where it is recorded.
+        stored: What is known of it.
+    """
+
+    def __init__(self, record: ExperimentRecord, stored: StoredTrial) -> None:
+        self._record = record
+        self.stored = stored
+
+    def intermediate(self, index: int, metrics: Mapping[str, Any]) -> None:
+        """Add the intermediate result of an epoch, counted from 0, unless it is there already."""
+        if index in self.stored.reported:
+            return
+        self.stored.reported[index] = _finite(metrics)
+        trial = self.stored
+        self._record.writer.add(
+            metric_row(trial.id, trial.parameter_id, "PERIODICAL", index, trial.reported[index], now())
+        )
+
+    def finish(self, metrics: Mapping[str, Any] | None, state: str = "SUCCEEDED") -> None:
+        """End the trial, with its final result where there is one."""
+        trial, rows = self.stored, []
+        if metrics is not None and trial.final is None:
+            trial.final = _finite(metrics)
+            rows.append(metric_row(trial.id, trial.parameter_id, "FINAL", 0, trial.final, now()))
+        trial.state = state
+        self._record.writer.add(*rows, self._record._event(trial, state, now()))
+
+
+def _new_id() -> str:
+    return "".join(random.SystemRandom().choices(string.ascii_letters + string.digits, k=5))
+
+
+def _key(parameters: Mapping[str, Any]) -> str:
+    return json.dumps({str(k): v for k, v in parameters.items()}, sort_keys=True, default=str)
+
+
+def _finite(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain numbers; NaN and infinity, which JSON does not have, become None."""
+    result: dict[str, Any] = {}
+    for name, value in metrics.items():
+        number = float(value)
+        finite = number == number and abs(number) != float("inf")
+        result[str(name)] = (int(value) if isinstance(value, int) else number) if finite else None
+    return result

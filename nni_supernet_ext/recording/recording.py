@@ -1,0 +1,43 @@
+"""What a strategy does while it is recorded; the neutral form records nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import pytorch_lightning as pl
+
+from nni_supernet_ext.core.draw import Sample
+
+
+class Recording:
+    """Receive what a strategy does, from ``with`` to the end of the block."""
+
+    def callbacks(self) -> list[pl.Callback]:
+        """Return the Lightning callbacks that report a training's epochs."""
+        return []
+
+    def subnet(self, sample: Sample, metrics: Mapping[str, Any]) -> None:
+        """Take an evaluated subnet; ``metrics`` hold ``default``."""
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+
+class NoRecording(Recording):
+    """Record nothing.
+
+    Example:
+        >>> with NoRecording() as recording:
+        ...     recording.callbacks()
+        []
+    """

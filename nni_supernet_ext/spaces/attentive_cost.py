@@ -1,0 +1,83 @@
+"""Multiply-adds of the subnets of a mobile search space, by arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from nni_supernet_ext.spaces.attentive_mobilenet import IMAGENET_STAGES, Stage
+
+__all__ = ["attentive_mobilenet_flops"]
+
+
+def attentive_mobilenet_flops(
+    stages: Sequence[Stage] = IMAGENET_STAGES,
+    stem_width: int = 0,
+    head_width: int = 0,
+    resolution: int = 0,
+    n_classes: int = 1000,
+    stem_stride: int = 2,
+) -> Callable[[Mapping[str, Any]], float]:
+    """Build the function that counts a subnet's FLOPs as the papers count: multiply-adds of one image.
+
+    Convolutions and the classifier count, at the subnet's own resolution; biases, normalisation, activations
+    and pooling do not. Every choice makes the count larger when its candidate grows.
+
+    Args:
+        stages: The stages of the space. Default: the ImageNet space's.
+        stem_width: Stem channels, where they are no choice.
+        head_width: Features before the classifier, where they are no choice.
+        resolution: Input side, where it is no choice.
+        n_classes: Outputs of the classifier. Default 1000.
+        stem_stride: Stride of the first convolution. Default 2.
+
+    Returns:
+        Function from a sample to multiply-adds.
+
+    Example:
+        >>> from nni_supernet_ext.spaces import attentive_mobilenet
+        >>> space, flops = attentive_mobilenet(), attentive_mobilenet_flops()
+        >>> smallest = {label: choice.values[0] for label, choice in space.simplify().items()}
+        >>> largest = {label: choice.values[-1] for label, choice in space.simplify().items()}
+        >>> round(flops(smallest) / 1e6, 2), round(flops(largest) / 1e6, 1)
+        (203.39, 1939.3)
+
+    Reference:
+        Wang et al., "AttentiveNAS", CVPR 2021: 203 to 1,939 MFLOPs.
+    """
+
+    def count(sample: Mapping[str, Any]) -> float:
+        side = -(-int(sample.get("resolution", resolution)) // stem_stride)
+        width = sample.get("stem", stem_width)
+        total = 3 * 9 * width * side**2
+        for number, stage in enumerate(stages, start=1):
+            macs, width, side = _stage(stage, number, sample, width, side)
+            total += macs
+        features = sample.get("head", head_width)
+        return total + 6 * width * width * side**2 + 6 * width * features + features * n_classes
+
+    return count
+
+
+def _stage(stage: Stage, number: int, sample: Mapping[str, Any], inputs: int, side: int) -> tuple[int, int, int]:
+    """Return the multiply-adds of a stage, its width and the side of its output."""
+    width, kernel, expansion, depth = (
+        sample.get(f"{name}_{number}", candidates[0])
+        for name, candidates in (
+            ("width", stage.widths),
+            ("kernel", stage.kernels),
+            ("expansion", stage.expansions),
+            ("depth", stage.depths),
+        )
+    )
+    total = 0
+    for index in range(depth):
+        hidden = inputs * expansion
+        expands = stage.expansions != (1,)
+        total += inputs * hidden * side**2 if expands else 0
+        side = -(-side // stage.stride) if index == 0 else side
+        total += hidden * kernel**2 * side**2 + hidden * width * side**2
+        total += 2 * hidden * ((hidden // 4 + 4) // 8 * 8) if stage.squeeze else 0
+        total += inputs * width * side**2 if index == 0 and inputs != width else 0
+        inputs = width
+    return total, width, side

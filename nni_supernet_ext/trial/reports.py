@@ -1,0 +1,55 @@
+"""The trial's own list of what it reported, so that nothing is reported twice or lost."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_logger = logging.getLogger(__name__)
+
+
+class ReportLog:
+    """Keep the intermediate results of a trial, by index, in memory and on disk.
+
+    Args:
+        path: File of JSON lines in the trial's folder.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "reports.jsonl")
+        >>> ReportLog(path).add(0, {"default": 0.1})
+        True
+        >>> again = ReportLog(path)
+        >>> again.add(0, {"default": 0.2}), again.entries
+        (False, {0: {'default': 0.1}})
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.entries: dict[int, dict[str, Any]] = {}
+        self._failed = False
+        if not path.exists():
+            return
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # The last line of a killed trial may be cut.
+            self.entries.setdefault(int(entry["index"]), entry["metrics"])
+
+    def add(self, index: int, metrics: Mapping[str, Any]) -> bool:
+        """Note a result; False if there is one of that index."""
+        if index in self.entries:
+            return False
+        self.entries[index] = dict(metrics)
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"index": index, "metrics": dict(metrics)}) + "\n")
+        except OSError as error:
+            if not self._failed:
+                _logger.warning("%s cannot be written: %s. The trial goes on.", self._path, error)
+            self._failed = True
+        return True

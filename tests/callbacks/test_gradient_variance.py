@@ -1,0 +1,105 @@
+"""Gradient variance and trainability in the host, against stored gradients and untouched training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nni_supernet_ext.callbacks import GradientVariance, PathTrainability
+from nni_supernet_ext.core import SupernetCallback
+from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.testing import MethodCase
+from nni_supernet_ext.testing.stop import StopAfter
+from nni_supernet_ext.testing.training import train
+
+CASE = MethodCase("case", dict)
+
+
+class Stored(SupernetCallback):
+    """Keep every gradient of every step: what the callback must not need."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[int, list[np.ndarray]]] = [{}]
+
+    def on_before_update(self, state: Any, optimizer: Any) -> None:
+        for index, p in enumerate(optimizer.param_groups[0]["params"]):
+            if p.grad is not None:
+                self.epochs[-1].setdefault(index, []).append(p.grad.double().numpy().copy())
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.epochs.append({})
+
+    def value(self, epoch: int) -> float:
+        repeated = [np.stack(g) for g in self.epochs[epoch].values() if len(g) > 1]
+        return sum(g.var(axis=0).sum() for g in repeated) / sum(g[0].size for g in repeated)
+
+
+def test_equals_the_variance_of_stored_gradients(tmp_path: Path) -> None:
+    variance, stored = GradientVariance(), Stored()
+    run = train(CASE, {"callbacks": [variance, stored], "gradient_clip_val": 0.001}, tmp_path, epochs=2)
+    np.testing.assert_allclose(variance.history, [stored.value(0), stored.value(1)], rtol=1e-4)
+    assert variance.history[0] > 0
+    logged = run.evaluator.trainer.callback_metrics["gradient_variance"]
+    assert float(logged) == pytest.approx(variance.history[-1])
+
+
+def test_every_other_step(tmp_path: Path) -> None:
+    variance = GradientVariance(every=2)
+    steps: list[int] = []
+    variance._moments.add = lambda tensors, gradients: steps.append(len(tensors))  # type: ignore[method-assign]
+    moments = variance._moments
+
+    class Keep(SupernetCallback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            variance._moments = moments
+
+        def on_draws(self, state: Any) -> None:
+            variance._moments = moments
+
+    train(CASE, {"callbacks": [variance, Keep()]}, tmp_path, epochs=1)
+    assert len(steps) == 2
+
+
+def test_history_goes_on_after_a_resume(tmp_path: Path) -> None:
+    whole = GradientVariance()
+    train(CASE, {"callbacks": [whole]}, tmp_path / "whole", epochs=2)
+    folder = {"checkpoint_dir": tmp_path / "checkpoint"}
+    train(CASE, {"callbacks": [GradientVariance(), StopAfter(1)], **folder}, tmp_path / "half", epochs=2)
+    rest = GradientVariance()
+    train(CASE, {"callbacks": [rest], **folder}, tmp_path / "half", epochs=2)
+    assert rest.history == whole.history
+
+
+def test_memory_is_one_copy_of_the_weights(tmp_path: Path) -> None:
+    variance = GradientVariance()
+    variance.on_fit_end = lambda trainer, pl_module: None  # type: ignore[method-assign]
+    run = train(CASE, {"callbacks": [variance]}, tmp_path, epochs=2)
+    weights = sum(p.numel() for p in run.strategy.trained.model.parameters())
+    kept = sum(t.numel() for t in (*variance._moments._means, *variance._moments._squares))
+    assert kept <= weights + len(list(run.strategy.trained.model.parameters()))
+
+
+def test_trainability_of_the_last_paths(tmp_path: Path) -> None:
+    callback = PathTrainability(n_paths=3, n_examples=4)
+    run = train(CASE, {"callbacks": [callback]}, tmp_path, epochs=2)
+    assert [len(epoch) for epoch in callback.history] == [3, 3]
+    assert all(v.trace > 0 and v.condition >= 1 for epoch in callback.history for v in epoch)
+    metrics = run.evaluator.trainer.callback_metrics
+    assert float(metrics["trainability_trace"]) == pytest.approx(np.mean([v.trace for v in callback.history[1]]))
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (GradientVariance(every=0), "`every` is expected to be a positive integer"),
+        (PathTrainability(n_paths=0), "`n_paths` is expected to be an integer of at least 1"),
+        (PathTrainability(n_examples=1), "`n_examples` is expected to be an integer of at least 2"),
+    ],
+)
+def test_refusals(tmp_path: Path, callback: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        train(CASE, {"callbacks": [callback]}, tmp_path)

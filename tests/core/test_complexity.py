@@ -1,0 +1,105 @@
+"""Complexities and extremes against counting the extracted networks and enumerating the space."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from nni_supernet_ext.core import find_extremes, flop_count, parameter_count, resolve_complexity
+from nni_supernet_ext.core.parameter_count import count_weights
+from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.spaces import nasbench201, nasbench201_flops
+from nni_supernet_ext.testing import ToyCellSpace, toy_supernet
+
+from tests.core.test_equals_random_one_shot import CellSpace, EveryPrimitive
+
+SPACES = [lambda: None, ToyCellSpace, EveryPrimitive, lambda: nasbench201(channels=4, cells_per_stage=1)]
+IDS = ["toy", "cells", "primitives", "nasbench201"]
+
+
+@pytest.mark.parametrize("make", SPACES, ids=IDS)
+def test_counts_equal_those_of_the_extracted_network(make):
+    supernet = toy_supernet(make())
+    everything = parameter_count(supernet.model)
+    weights = parameter_count(supernet.model, count_weights)
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        sample = supernet.domain.random(rng)
+        parameters = list(supernet.extract(sample).parameters())
+        assert everything(sample) == sum(p.numel() for p in parameters)
+        assert weights(sample) == sum(p.numel() for p in parameters if p.dim() >= 2)
+
+
+def test_cell_counts_each_operation_in_use_once():
+    supernet = toy_supernet(CellSpace())
+    count = parameter_count(supernet.model)
+    conv, head = 3 * 3 * 9 + 3, 6 * 10 + 10
+    base = {"cell/input_1_0": [0], "cell/input_2_0": [1]}
+    assert count({**base, "cell/op_1_0": "conv", "cell/op_2_0": "skip"}) == conv + head
+    assert count({**base, "cell/op_1_0": "conv", "cell/op_2_0": "conv"}) == 2 * conv + head
+    assert count({**base, "cell/op_1_0": "skip", "cell/op_2_0": "skip"}) == head
+
+
+@pytest.mark.parametrize("make", SPACES, ids=IDS)
+@pytest.mark.parametrize("measure", ["parameters", "weights"])
+def test_extremes_equal_enumeration(make, measure):
+    supernet = toy_supernet(make())
+    complexity = resolve_complexity(measure, supernet)
+    extremes = find_extremes(complexity, supernet.domain)
+    values = [complexity(sample) for sample in supernet.domain.grid()]
+    assert extremes.exact
+    assert (extremes.minimum, extremes.maximum) == (min(values), max(values))
+    assert complexity(extremes.smallest) == extremes.minimum
+    assert complexity(extremes.largest) == extremes.maximum
+
+
+def test_large_spaces_are_searched_and_say_so():
+    supernet = toy_supernet(nasbench201(channels=4, cells_per_stage=1))
+    supernet.domain.size = lambda: 1e9
+    penalty = {"none": 0, "skip_connect": 1, "conv_1x1": 3, "conv_3x3": 9, "avg_pool_3x3": 2}
+    extremes = find_extremes(lambda sample: sum(penalty[v] for v in sample.values()) ** 2, supernet.domain)
+    assert not extremes.exact
+    assert (extremes.minimum, extremes.maximum) == (0, 54**2)
+
+
+def test_flops_of_nasbench201_equal_the_closed_form():
+    supernet = toy_supernet(nasbench201(channels=4, cells_per_stage=1))
+    measured = flop_count(supernet, torch.zeros(2, 3, 8, 8))
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        sample = supernet.domain.random(rng)
+        # The benchmark counts the ten additions of the classifier's bias besides.
+        expected = nasbench201_flops(sample, channels=4, cells_per_stage=1, image_size=8) - 10
+        assert measured(sample) == expected
+    extremes = find_extremes(measured, supernet.domain)
+    assert extremes.exact
+    assert set(extremes.largest.values()) == {"conv_3x3"}
+
+
+def test_flops_that_are_no_sum_are_measured_one_by_one():
+    """In the toy space a wider stem makes every candidate dearer: a product, not a sum."""
+    supernet = toy_supernet()
+    measured = flop_count(supernet, torch.zeros(2, 3, 8, 8))
+    for width in (4, 8):
+        stem, head = 16 * 3 * width * 9, width * 10
+        body = {"conv": 16 * width * width * 9, "linear": 16 * width * width, "skip": 0}
+        for op, cost in body.items():
+            assert measured({"op": op, "width": width}) == stem + cost + head
+
+
+def test_measuring_leaves_the_supernet_alone():
+    supernet = toy_supernet()
+    before = {name: value.clone() for name, value in supernet.model.state_dict().items()}
+    supernet.activate({"op": "skip", "width": 4})
+    supernet.model.train()
+    flop_count(supernet, torch.randn(2, 3, 8, 8))
+    assert supernet.active == {"op": "skip", "width": 4}
+    assert supernet.model.training
+    assert all(torch.equal(before[name], value) for name, value in supernet.model.state_dict().items())
+
+
+def test_unknown_measure_and_missing_input_are_refused():
+    with pytest.raises(ConfigurationError, match="but got 'latency'. Use one of them"):
+        resolve_complexity("latency", toy_supernet())
+    with pytest.raises(ConfigurationError, match="`inputs` is expected to be an example input batch"):
+        resolve_complexity("flops", toy_supernet())

@@ -1,0 +1,42 @@
+"""What the distribution figures show: shares, quartiles, worst and best, read back from the artists."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.plots import plot_accuracy_boxes, plot_costs
+
+
+def test_costs_are_shares_of_each_sampler_s_draws():
+    figure = plot_costs({"a": [0.0, 0.0, 0.0, 10.0], "b": [10.0, 10.0]}, n_bins=2)
+    steps = [patch.get_data().values for patch in figure.axes[0].patches]
+    assert [list(s) for s in steps] == [[75.0, 25.0], [0.0, 100.0]]
+
+
+def test_boxes_are_quartiles_and_whiskers_the_extremes():
+    accuracy = [0.1, 0.2, 0.3, 0.4, 0.9]
+    costs = [1.0, 1.1, 1.2, 1.3, 1.4]
+    figure = plot_accuracy_boxes({"m": [*costs, 5.0]}, {"m": [*accuracy, 0.95]}, n_ranges=2)
+    axes = figure.axes[0]
+    box = axes.patches[0].get_path().vertices
+    assert (box[:, 1].min(), box[:, 1].max()) == pytest.approx((20.0, 40.0))
+    whiskers = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) == 2]
+    lowest = min(np.min(y) for y in whiskers)
+    in_first = [
+        y
+        for line, y in zip(axes.lines, [line.get_ydata() for line in axes.lines], strict=True)
+        if len(y) == 2 and np.max(line.get_xdata()) < 0.5
+    ]
+    assert lowest == pytest.approx(10.0) and max(np.max(y) for y in in_first) == pytest.approx(90.0)
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["1 to 3", "3 to 5"]
+
+
+def test_wrong_numbers_are_refused():
+    with pytest.raises(ConfigurationError, match=r"as many numbers as `costs`.*\{'m': 1\} for \{'m': 2\}"):
+        plot_accuracy_boxes({"m": [1.0, 2.0]}, {"m": [0.5]})
+    with pytest.raises(ConfigurationError, match=r"`costs` is expected to hold numbers.*\['m'\]"):
+        plot_costs({"m": []})
+    with pytest.raises(ConfigurationError, match="none for any"):
+        plot_costs({})
