@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from nni.nas.evaluator.pytorch import DataLoader
+from protocols import Protocol
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
-
-from protocols import Protocol
 
 _MEAN = torch.tensor([0.4914, 0.4822, 0.4465]).view(1, 3, 1, 1)
 _STD = torch.tensor([0.2470, 0.2435, 0.2616]).view(1, 3, 1, 1)
@@ -92,11 +91,7 @@ def _from_small(folder: Path) -> tuple[Any, Any, Any, Any]:
 def _prepared(pixels: Any, protocol: Protocol) -> Tensor:
     """Shrink, normalize and lay out images of shape [N, 32, 32, 3]."""
     x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
-    factor = x.shape[-1] // protocol.image_size
-    if factor * protocol.image_size != x.shape[-1]:
-        raise ValueError(f"Image size {protocol.image_size} does not divide {x.shape[-1]}.")
-    if factor > 1:
-        x = torch.nn.functional.avg_pool2d(x, factor)
+    x = torch.nn.functional.adaptive_avg_pool2d(x, protocol.image_size)
     x = (x - _MEAN) / _STD
     return x.contiguous(memory_format=_layout(protocol))
 
@@ -177,12 +172,12 @@ def _as_it_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 def train_loader(images: Images, protocol: Protocol, seed: int) -> Any:
     """Make the shuffled, augmented training loader of one run."""
     sampler = EpochShuffle(len(images.y_train), seed)
-    augment = Augment(protocol.image_size // 8, sampler.generator, _layout(protocol))
+    augment = Augment(max(1, protocol.image_size // 8), sampler.generator, _layout(protocol))
     return DataLoader(
         _Tensors(images.x_train, images.y_train),
         batch_size=protocol.batch_size,
         sampler=sampler,
-        drop_last=True,
+        drop_last=protocol.drop_last,
         collate_fn=augment if protocol.augment else _as_it_is,
     )
 

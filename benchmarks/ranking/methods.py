@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
+from nni_supernet_ext.data import ImportanceDataSampler
+from nni_supernet_ext.paths import ImportancePathSampler
 from nni_supernet_ext.spaces import nasbench201_flops, nasbench201_params
 
 
@@ -33,7 +35,36 @@ def calr_ms() -> dict[str, Any]:
     return {"callbacks": [*calr()["callbacks"], *ms()["callbacks"]]}
 
 
-METHODS: dict[str, Callable[[], dict[str, Any]]] = {"spos": spos, "calr": calr, "ms": ms, "calr_ms": calr_ms}
+def pa() -> dict[str, Any]:
+    """SPOS with paths drawn by importance."""
+    return {"paths": ImportancePathSampler()}
+
+
+def da() -> dict[str, Any]:
+    """SPOS with training images drawn by importance."""
+    return {"data": ImportanceDataSampler()}
+
+
+def panda() -> dict[str, Any]:
+    """PA&DA: both of the above."""
+    return {**pa(), **da()}
+
+
+def panda_calr_ms() -> dict[str, Any]:
+    """PA&DA together with dynamic supernet training."""
+    return {**panda(), **calr_ms()}
+
+
+METHODS: dict[str, Callable[[], dict[str, Any]]] = {
+    "spos": spos,
+    "calr": calr,
+    "ms": ms,
+    "calr_ms": calr_ms,
+    "pa": pa,
+    "da": da,
+    "panda": panda,
+    "panda_calr_ms": panda_calr_ms,
+}
 
 BASELINES: dict[str, Callable[[Mapping[str, str]], float]] = {
     "params": nasbench201_params,

@@ -91,6 +91,7 @@ def _supernet(
         "tau_by_loss": by_loss["tau"],
         "steps": protocol.steps,
         "train_seconds": round(sum(entry["seconds"] for entry in epochs.values()), 1),
+        "train_cpu_seconds": round(sum(entry["cpu_seconds"] for entry in epochs.values()), 1),
         "evaluation_seconds": predicted["seconds"],
         "final_loss": epochs[max(epochs)]["loss"],
         "mean_predicted": sum(predicted["accuracy"]) / len(indices),
@@ -115,8 +116,10 @@ def _is_done(out: Path, protocol: Protocol, method: str, seed: int) -> bool:
     if not out.exists():
         return False
     lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines() if line]
-    key = (protocol.as_dict(), method, seed)
-    return any((line["protocol"], line["method"], line["seed"]) == key for line in lines)
+    # Through the class: results that are older than a setting have its default.
+    return any(
+        (Protocol(**line["protocol"]), line["method"], line["seed"]) == (protocol, method, seed) for line in lines
+    )
 
 
 def _append(out: Path, line: dict[str, Any]) -> None:

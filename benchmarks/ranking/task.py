@@ -8,10 +8,9 @@ from typing import Any
 import nni
 import torch
 from nni.nas.evaluator.pytorch import LightningModule
+from protocols import Protocol
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-
-from protocols import Protocol
 
 
 @nni.trace

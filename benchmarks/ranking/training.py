@@ -22,7 +22,9 @@ from nni_supernet_ext.strategies import SupernetStrategy
 
 
 class Progress(pl.Callback):
-    """Write seconds and mean loss of every epoch; seconds of an interrupted epoch are not counted.
+    """Write every epoch's mean loss and seconds, by the clock and of the processor.
+
+    Seconds of an interrupted epoch are not counted.
 
     Args:
         path: File of JSON lines; a resumed run goes on writing to it.
@@ -30,16 +32,14 @@ class Progress(pl.Callback):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._since = 0.0
+        self._since = (0.0, 0.0)
         self._sum: Any = 0.0
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the clock."""
-        self._since, self._sum = time.perf_counter(), 0.0
+        self._since, self._sum = (time.perf_counter(), time.process_time()), 0.0
 
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Add up the loss without waiting for the device."""
         self._sum = self._sum + pl_module.state.loss
 
@@ -48,7 +48,8 @@ class Progress(pl.Callback):
         entry = {
             "epoch": trainer.current_epoch,
             "loss": round(float(self._sum) / trainer.num_training_batches, 5),
-            "seconds": round(time.perf_counter() - self._since, 3),
+            "seconds": round(time.perf_counter() - self._since[0], 3),
+            "cpu_seconds": round(time.process_time() - self._since[1], 3),
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
@@ -64,9 +65,7 @@ def epochs_of(folder: Path) -> dict[int, dict[str, float]]:
 
 def make_space(protocol: Protocol) -> NasBench201:
     """Build the untrained space of a protocol; weights come from the global random state."""
-    space = nasbench201(
-        protocol.channels, protocol.cells, track_running_stats=protocol.bn_mode == "recalibrated"
-    )
+    space = nasbench201(protocol.channels, protocol.cells, track_running_stats=protocol.bn_mode == "recalibrated")
     if protocol.channels_last:
         space.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return space
@@ -129,7 +128,11 @@ def trained_supernet(
     )
     experiment = NasExperiment(space, evaluator, strategy)
     experiment.config.experiment_working_directory = str(folder / "nni")
-    experiment.run()
+    try:
+        experiment.run()
+    finally:
+        # NNI would do so when the process ends, and until then keep a thread and the data.
+        experiment.stop()
     supernet = strategy.trained
     supernet.model.to("cpu")
     torch.save({name: tensor for name, tensor in supernet.model.state_dict().items()}, weights)

@@ -37,7 +37,7 @@ def fix_freeze_without_bias() -> bool:
     Returns:
         Whether the defect was there and was fixed.
     """
-    from nni.mutable import Categorical
+    from nni.mutable import Categorical, frozen_context
     from nni.nas.oneshot.pytorch.supermodule.operation import MixedLinear, MixedOperation
 
     def freeze(self: Any, sample: dict[str, Any]) -> Any:
@@ -49,7 +49,8 @@ def fix_freeze_without_bias() -> bool:
         return operation
 
     width = Categorical([1, 2], label="probe")
-    probe = MixedLinear({"in_features": 1, "out_features": width, "bias": False})
+    with frozen_context():  # as a strategy makes them; outside, NNI warns of a module without a space
+        probe = MixedLinear({"in_features": 1, "out_features": width, "bias": False})
     with contextlib.suppress(RuntimeError):
         probe.freeze({"probe": 1})
         return False

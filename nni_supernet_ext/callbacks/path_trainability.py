@@ -22,8 +22,8 @@ class PathTrainability(SupernetCallback):
     """Measure, after each epoch, how easily the subnets train that it drew last.
 
     The neural tangent kernel of each subnet is computed with the supernet's weights on the same few training
-    examples. Compare the values of two path samplers to see which of them draws more trainable subnets. Gradients,
-    BN statistics and random state are left alone. Logged as ``trainability_trace`` and
+    examples. Compare the values of two path samplers to see which of them draws more trainable subnets.
+    Gradients, BN statistics and random state are left alone. Logged as ``trainability_trace`` and
     ``trainability_condition`` (geometric mean over the subnets).
 
     Args:
@@ -61,8 +61,8 @@ class PathTrainability(SupernetCallback):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 yield (
-                    f"Argument `{name}` is expected to be an integer of at least {least}, but got {value!r}. Use 8, "
-                    "the default."
+                    f"Argument `{name}` is expected to be an integer of at least {least}, but got {value!r}. Use "
+                    "8, the default."
                 )
 
     def prepare(self, plan: Plan) -> None:

@@ -128,12 +128,19 @@ def _coordinate_search(complexity: Complexity, domain: Domain, sign: int) -> dic
 
 
 def _climb(complexity: Complexity, domain: Domain, start: dict[str, Any], sign: int) -> dict[str, Any]:
-    current, value, improved = start, sign * complexity(start), True
+    current, improved = start, True
     while improved:
         improved = False
         for label, mutable in domain.mutables.items():
             for candidate in mutable.grid():
                 trial = {**current, label: candidate}
-                if domain.satisfies_constraints(trial) and sign * complexity(trial) > value:
-                    current, value, improved = trial, sign * complexity(trial), True
+                better = sign * _change(complexity, current, trial, label) > 0
+                if better and domain.satisfies_constraints(trial):
+                    current, improved = trial, True
     return current
+
+
+def _change(complexity: Complexity, current: Sample, trial: Sample, label: str) -> float:
+    if isinstance(complexity, UnitSum):
+        return complexity.change(current, label, trial[label])
+    return complexity(trial) - complexity(current)

@@ -34,6 +34,7 @@ class SubnetEvaluator:
         limit_batches: Most validation batches to use; None uses all.
         seed: Seed that chooses the calibration batches.
         activate: How to activate a sample; default in place with shared weights.
+        device: Where to evaluate; the supernet is moved there. Default: where it is.
 
     Raises:
         DataError: The validation loader is empty.
@@ -61,12 +62,13 @@ class SubnetEvaluator:
         limit_batches: int | None = None,
         seed: int = 0,
         activate: Activate | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.supernet = supernet
         self._module = training_module
         self._module.set_model(supernet.model)
         self._activate = activate or (lambda net, sample: net.activate(sample))
-        self._device = next(supernet.model.parameters()).device
+        self._device = device if device is not None else next(supernet.model.parameters()).device
         self._module.to(self._device)
         limit = limit_batches if limit_batches is not None else 2**31
         self._batches = self._load(detached_batches(validation, limit, seed))
@@ -92,6 +94,8 @@ class SubnetEvaluator:
             Metric name -> value, for example ``{'val_loss': 0.7, 'val_acc': 0.8}``.
         """
         model, previous, was_training = self.supernet.model, self.supernet.active, self._module.training
+        if next(model.parameters()).device != self._device:
+            self._module.to(self._device)
         try:
             # First activate: a weight store may exchange the BN statistics themselves.
             self._activate(self.supernet, sample)

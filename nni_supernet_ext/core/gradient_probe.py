@@ -40,7 +40,8 @@ class GradientNormProbe:
         """Copy the gradients that the next backward pass will add to; an empty sequence forgets them."""
         present = [p for p in parameters if p.grad is not None]
         with torch.no_grad():
-            copies = torch._foreach_mul([p.grad for p in present], 1.0) if present else []
+            gradients: list[Any] = [p.grad for p in present]
+            copies = torch._foreach_mul(gradients, 1.0) if gradients else ()
         self._before = {id(p): copy for p, copy in zip(present, copies, strict=True)}
 
     def measure(
@@ -74,8 +75,7 @@ class GradientNormProbe:
         ends = torch.tensor([len(norms) for _, norms in waiting]).cumsum(0).tolist()
         starts = [0, *ends[:-1]]
         return [
-            (note, values[start:end])
-            for (note, _), start, end in zip(waiting, starts, ends, strict=True)
+            (note, values[start:end]) for (note, _), start, end in zip(waiting, starts, ends, strict=True)
         ]
 
     def _own(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
@@ -83,7 +83,9 @@ class GradientNormProbe:
         shared = [i for i, p in enumerate(parameters) if id(p) in self._before]
         if shared:
             earlier: Mapping[int, Tensor] = self._before
-            own = torch._foreach_sub([gradients[i] for i in shared], [earlier[id(parameters[i])] for i in shared])
+            own = torch._foreach_sub(
+                [gradients[i] for i in shared], [earlier[id(parameters[i])] for i in shared]
+            )
             for i, gradient in zip(shared, own, strict=True):
                 gradients[i] = gradient
         return gradients

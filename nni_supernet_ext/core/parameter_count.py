@@ -16,6 +16,7 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import (
 )
 from torch import Tensor, nn
 
+from nni_supernet_ext._compat.expressions import Expressions
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.units import Unit, UnitSum
 
@@ -110,18 +111,23 @@ def _layer(module: PathSamplingLayer, counter: Counter) -> Callable[[Sample], fl
 
 def _repeat(module: PathSamplingRepeat, counter: Counter) -> Callable[[Sample], float]:
     parts = [_inner(block, counter) for block in module.blocks]
-    depth: Any = module.depth_choice
-    return lambda sample: sum(part(sample) for part in parts[: depth.freeze(dict(sample))])
+    depth = Expressions().resolver(module.depth_choice)  # type: ignore[arg-type]
+    return lambda sample: sum(part(sample) for part in parts[: depth(sample)])
 
 
 def _operation(module: MixedOperation, counter: Counter) -> Callable[[Sample], float]:
+    expressions = Expressions()
+    mutable = {name: expressions.resolver(value) for name, value in module.mutable_arguments.items()}
+    parameters = {name for name, _ in module.named_parameters()}
+    known: dict[str, float] = {}
+
     def count(sample: Sample) -> float:
-        arguments = {**module.init_arguments}
-        for name, mutable in module.mutable_arguments.items():
-            arguments[name] = mutable.freeze(dict(sample))
-        kept = module.freeze_weight(**arguments)
-        parameters = {name for name, _ in module.named_parameters()}
-        return sum(counter(t) for name, t in kept.items() if t is not None and name in parameters)
+        chosen = {name: resolve(sample) for name, resolve in mutable.items()}
+        key = repr(chosen)
+        if key not in known:
+            kept = module.freeze_weight(**{**module.init_arguments, **chosen})
+            known[key] = sum(counter(t) for name, t in kept.items() if t is not None and name in parameters)
+        return known[key]
 
     return count
 

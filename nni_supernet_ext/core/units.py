@@ -50,10 +50,26 @@ class UnitSum:
     def __init__(self, units: Sequence[Unit]) -> None:
         self._constant = sum(unit({}) for unit in units if not unit.labels)
         self.units = _merged([unit for unit in units if unit.labels])
+        self._by_label: dict[str, list[Unit]] = {}
 
     def __call__(self, sample: Sample) -> float:
         """Return the sum for a sample."""
         return self._constant + sum(unit(sample) for unit in self.units)
+
+    def change(self, sample: Sample, label: str, value: Any) -> float:
+        """Return how much the sum grows when one choice of a sample changes; only its units are asked.
+
+        Example:
+            >>> total = UnitSum([Unit(('a',), lambda s: s['a']), Unit(('b',), lambda s: 10 * s['b'])])
+            >>> total.change({'a': 1, 'b': 1}, 'b', 3)
+            20
+        """
+        if not self._by_label:
+            for unit in self.units:
+                for name in unit.labels:
+                    self._by_label.setdefault(name, []).append(unit)
+        changed = {**sample, label: value}
+        return sum(unit(changed) - unit(sample) for unit in self._by_label.get(label, ()))
 
     def components(self) -> Iterator[tuple[tuple[str, ...], list[Unit]]]:
         """Group the units that share choices, directly or through others."""

@@ -59,15 +59,15 @@ def loader_problems(loader: Any) -> Iterator[str]:
     """Yield why a loader cannot be rebuilt with another sampler, each with its remedy."""
     if not isinstance(loader, DataLoader):
         yield (
-            f"The training loader is expected to be one torch DataLoader, but got {type(loader).__name__}. Give the "
-            "evaluator a DataLoader over a dataset with a length, or leave the data slot empty."
+            f"The training loader is expected to be one torch DataLoader, but got {type(loader).__name__}. Give "
+            "the evaluator a DataLoader over a dataset with a length, or leave the data slot empty."
         )
         return
     if isinstance(loader.dataset, IterableDataset):
         yield (
             "The training dataset is expected to be indexable, but got the iterable dataset "
-            f"{type(loader.dataset).__name__}, whose examples cannot be chosen. Use a map-style dataset, or leave "
-            "the data slot empty."
+            f"{type(loader.dataset).__name__}, whose examples cannot be chosen. Use a map-style dataset, or "
+            "leave the data slot empty."
         )
         return
     yield from _batch_problems(loader)
@@ -78,8 +78,8 @@ def loader_problems(loader: Any) -> Iterator[str]:
         )
     if isinstance(loader.sampler, DistributedSampler):
         yield (
-            "The training loader's sampler is expected to be that of a single process, but got DistributedSampler. "
-            "Use `shuffle=True`: the importance sampler gives each rank its share itself."
+            "The training loader's sampler is expected to be that of a single process, but got "
+            "DistributedSampler. Use `shuffle=True`: the importance sampler gives each rank its share itself."
         )
 
 
@@ -87,16 +87,16 @@ def _batch_problems(loader: DataLoader[Any]) -> Iterator[str]:
     if loader.batch_size is None or type(loader.batch_sampler) is not BatchSampler:
         found = "`batch_size=None`" if loader.batch_sampler is None else type(loader.batch_sampler).__name__
         yield (
-            f"The training loader is expected to form its batches from `batch_size`, but got {found}, which would "
-            "be lost. Give `batch_size`, and `shuffle` or a `sampler`, instead of a batch sampler."
+            f"The training loader is expected to form its batches from `batch_size`, but got {found}, which "
+            "would be lost. Give `batch_size`, and `shuffle` or a `sampler`, instead of a batch sampler."
         )
     if type(loader).__iter__ is not DataLoader.__iter__:
         yield (
-            f"The training loader is expected to iterate as a DataLoader, but got {type(loader).__name__} with an "
-            "`__iter__` of its own, which would be lost. Move its work into the dataset or `collate_fn`."
+            f"The training loader is expected to iterate as a DataLoader, but got {type(loader).__name__} with "
+            "an `__iter__` of its own, which would be lost. Move its work into the dataset or `collate_fn`."
         )
     if not getattr(loader, "in_order", True):
         yield (
-            "The training loader is expected to return its batches in order, but got `in_order=False`, so outputs "
-            "could not be told apart. Use `in_order=True`."
+            "The training loader is expected to return its batches in order, but got `in_order=False`, so "
+            "outputs could not be told apart. Use `in_order=True`."
         )

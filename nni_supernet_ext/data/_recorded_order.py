@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch.utils.data import DistributedSampler, RandomSampler, Sampler, SequentialSampler, SubsetRandomSampler
+from torch.utils.data import (
+    DistributedSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+)
 
 from nni_supernet_ext.errors import DataError
 
@@ -56,16 +62,18 @@ class RecordedOrder(DistributedSampler[Any]):
         """Start an epoch."""
         if len(self._data) != self.size:
             raise DataError(
-                f"The training dataset is expected to keep its {self.size} examples, but got {len(self._data)} at "
-                "the start of an epoch, so the examples' gradient norms belong to nothing. Keep the length fixed "
-                "during a run, or leave the data slot empty."
+                f"The training dataset is expected to keep its {self.size} examples, but got {len(self._data)} "
+                "at the start of an epoch, so the examples' gradient norms belong to nothing. Keep the length "
+                "fixed during a run, or leave the data slot empty."
             )
         self._shard()
         self._support = self.support
         drawn = self._draw(self.total_size)
         self._record, self._position = [], 0
         if drawn is not None:
-            return self._recorded(drawn[self.rank : self.total_size : self.num_replicas].tolist(), self._record)
+            return self._recorded(
+                drawn[self.rank : self.total_size : self.num_replicas].tolist(), self._record
+            )
         return self._recorded(self._user_order(), self._record)
 
     @property
@@ -84,8 +92,8 @@ class RecordedOrder(DistributedSampler[Any]):
         """Return the examples of the next step: up to ``count``, fewer in an epoch's last batch."""
         if self._record is None:
             raise DataError(
-                "The training loader is expected to be iterated as the data slot built it, but got another one: its "
-                "sampler was never asked. Leave `overfit_batches` and plugins that rebuild loaders out."
+                "The training loader is expected to be iterated as the data slot built it, but got another one: "
+                "its sampler was never asked. Leave `overfit_batches` and plugins that rebuild loaders out."
             )
         taken = self._record[self._position : self._position + count]
         self._position += len(taken)

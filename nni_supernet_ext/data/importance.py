@@ -33,19 +33,19 @@ class ImportanceDataSampler(DataSampler):
 
     The training forward itself gives each example's bound ``||softmax(logits) - onehot(label)||``; an epoch's
     bounds, averaged over an example's repeats, become the next epoch's distribution
-    ``tau * bound / sum(bounds) + (1 - tau) / N``, from which examples are drawn with replacement. While ``tau`` is 0
-    or nothing was measured, the user's own sampler decides. The loader is rebuilt around another sampler; dataset,
-    batch size, workers, pinning, collation and ``drop_last`` stay.
+    ``tau * bound / sum(bounds) + (1 - tau) / N``, from which examples are drawn with replacement. While ``tau``
+    is 0 or nothing was measured, the user's own sampler decides. The loader is rebuilt around another sampler;
+    dataset, batch size, workers, pinning, collation and ``drop_last`` stay.
 
     Args:
         tau: Share of the bounds: ``'linear'`` (default; 0 at the start, 1 at the end), ``'linear_down'``, a
             constant below 1, or a function of the progress (0 to 1).
         granularity: ``'sample'`` (default), or ``'class'``: classes are drawn by their mean bound, and examples
             uniformly within their class.
-        unseen: ``'keep'`` (default): an example that an epoch did not draw keeps its bound; ``'zero'``: it falls to
-            the uniform share.
-        logits: Function from the model's output to class scores, shape ``(N, C)``. Default: the output, the first of
-            a tuple, or ``'logits'`` of a dict.
+        unseen: ``'keep'`` (default): an example that an epoch did not draw keeps its bound; ``'zero'``: it falls
+            to the uniform share.
+        logits: Function from the model's output to class scores, shape ``(N, C)``. Default: the output, the first
+            of a tuple, or ``'logits'`` of a dict.
         labels: Function from a batch to labels: class indices, shape ``(N,)``, or class probabilities, shape
             ``(N, C)``. Default: the second part of a tuple, or ``'labels'``, ``'label'``, ``'targets'``,
             ``'target'`` or ``'y'`` of a dict.
@@ -112,7 +112,8 @@ class ImportanceDataSampler(DataSampler):
         if self._plan is not None and previous is not None and previous.size != self._order.size:
             raise DataError(
                 f"The training dataset is expected to keep its {previous.size} examples, but got "
-                f"{self._order.size} after reloading. Keep the length fixed during a run, or leave the data slot empty."
+                f"{self._order.size} after reloading. Keep the length fixed during a run, or leave "
+                "the data slot empty."
             )
         return rebuilt_loader(loader, self._order)
 
@@ -143,8 +144,8 @@ class ImportanceDataSampler(DataSampler):
         """Bound the gradient norms of the draw's examples, on the device."""
         if not self._outputs:
             raise DataError(
-                "The evaluator's training step is expected to run the model on the batch, but it did not. Leave the "
-                "data slot empty for evaluators with a model of their own."
+                "The evaluator's training step is expected to run the model on the batch, but it did not. Leave "
+                "the data slot empty for evaluators with a model of their own."
             )
         logits, labels = self.logits(self._outputs[-1]).detach(), self.labels(state.batch)
         self._outputs.clear()
@@ -173,7 +174,8 @@ class ImportanceDataSampler(DataSampler):
         if len(state["sums"]) != self._order.size:
             raise CheckpointError(
                 f"The checkpoint is expected to be of a dataset with {self._order.size} examples, but got one of "
-                f"{len(state['sums'])}. Resume with the same dataset, or use another `checkpoint_dir` to start afresh."
+                f"{len(state['sums'])}. Resume with the same dataset, or use another `checkpoint_dir` to "
+                "start afresh."
             )
         self._norms.restore(state)
         self._iteration = state["iteration"]
@@ -206,6 +208,8 @@ class ImportanceDataSampler(DataSampler):
 
     def _gather(self) -> None:
         """Move all measurements off the device and average them over ranks."""
+        if self._plan is None:
+            return
         waiting, self._waiting = self._waiting, []
         indices = np.concatenate([part for part, _, _ in waiting]) if waiting else np.zeros(0, dtype=np.int64)
         bounds = torch.cat([b for _, b, _ in waiting]).double().cpu().numpy() if waiting else np.zeros(0)
@@ -215,8 +219,8 @@ class ImportanceDataSampler(DataSampler):
         finite = np.isfinite(bounds)
         if len(bounds) and not finite.any():
             raise TrainingDivergedError(
-                "The outputs of the model are expected to be finite, but got none that is since the last epoch. Lower "
-                "the learning rate, clip gradients with `gradient_clip_val`, or check the data."
+                "The outputs of the model are expected to be finite, but got none that is since the last epoch. "
+                "Lower the learning rate, clip gradients with `gradient_clip_val`, or check the data."
             )
         if classes is not None:
             classes = classes[finite]

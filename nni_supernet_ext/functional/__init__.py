@@ -22,13 +22,13 @@ from nni_supernet_ext.functional.divergence import (
 from nni_supernet_ext.functional.evolution import crossover, mutate, pareto_front
 from nni_supernet_ext.functional.gradient_moments import GradientMoments
 from nni_supernet_ext.functional.importance import (
-    NormAverage,
     gradient_norm_bound,
     importance_weight,
     resolve_schedule,
     smoothed_distribution,
 )
 from nni_supernet_ext.functional.momentum import MomentumBuffers, separated_momentum_step
+from nni_supernet_ext.functional.norm_average import NormAverage
 from nni_supernet_ext.functional.param_groups import decay_groups, weights_only_decay
 from nni_supernet_ext.functional.ranking import (
     best_of_top,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nni_supernet_ext.errors import ConfigurationError, DataError
@@ -184,52 +183,3 @@ def importance_weight(probabilities: Sequence[float], prior: Sequence[float]) ->
     """
     ratio = np.asarray(prior, dtype=np.float64) / np.asarray(probabilities, dtype=np.float64)
     return float(np.prod(ratio))
-
-
-class NormAverage:
-    """Average the norms that each of ``n`` items had, whenever it was measured.
-
-    Args:
-        n: Number of items.
-        kind: ``'mean'`` of an item's measurements; or ``'pairwise'``, the mean of the value so far (0 at first)
-            and the new one: recent measurements weigh more, and one measurement alone counts half.
-
-    Attributes:
-        values: Averages, shape ``(n,)``; 0 where nothing was measured.
-        counts: Number of measurements, shape ``(n,)``.
-
-    Example:
-        >>> average = NormAverage(2)
-        >>> average.add([0], [4.0]); average.add([0], [2.0])
-        >>> average.values.tolist(), average.counts.tolist()
-        ([3.0, 0.0], [2, 0])
-
-    Reference:
-        Lu et al., CVPR 2023, section 3.4; ``'pairwise'`` is what the authors' training script does.
-    """
-
-    def __init__(self, n: int, kind: Literal["mean", "pairwise"] = "mean") -> None:
-        self.kind = kind
-        self.values: FloatVector = np.zeros(n)
-        self.counts: NDArray[np.int64] = np.zeros(n, dtype=np.int64)
-
-    def add(self, items: Any, norms: Any) -> None:
-        """Take in measurements of items; with ``'pairwise'`` no item may appear twice in one call.
-
-        Args:
-            items: Indices, shape ``(m,)``.
-            norms: Finite norms, shape ``(m,)``.
-        """
-        items, norms = np.asarray(items, dtype=np.int64), np.asarray(norms, dtype=np.float64)
-        if self.kind == "pairwise":
-            self.values[items] = (self.values[items] + norms) / 2
-            self.counts[items] += 1
-            return
-        sums = self.values * self.counts
-        np.add.at(sums, items, norms)
-        np.add.at(self.counts, items, 1)
-        self.values = sums / np.maximum(self.counts, 1)
-
-    def over(self, previous: FloatVector) -> FloatVector:
-        """Return the averages, with ``previous`` where nothing was measured, shape ``(n,)``."""
-        return np.where(self.counts > 0, self.values, previous)

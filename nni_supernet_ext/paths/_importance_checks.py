@@ -65,8 +65,9 @@ def _label_problems(sampler: ImportancePathSampler, plan: Plan) -> Iterator[str]
         )
     elif not labels:
         yield (
-            f"The space is expected to have a choice whose candidates have weights, but {type(plan.supernet.model).__name__} "
-            "has none, so no candidate has a gradient. Use UniformPathSampler."
+            "The space is expected to have a choice whose candidates have weights, but "
+            f"{type(plan.supernet.model).__name__} has none, so no candidate has a gradient. Use "
+            "UniformPathSampler."
         )
     elif sampler.granularity == "operation":
         lists = {tuple(map(repr, plan.supernet.domain.candidates[label])) for label in labels}

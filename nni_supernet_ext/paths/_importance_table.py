@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from nni_supernet_ext.functional._vectors import FloatVector
-from nni_supernet_ext.functional.importance import NormAverage, smoothed_distribution
+from nni_supernet_ext.functional.importance import smoothed_distribution
+from nni_supernet_ext.functional.norm_average import NormAverage
 
 
 class ImportanceTable:

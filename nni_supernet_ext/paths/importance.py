@@ -107,7 +107,8 @@ class ImportancePathSampler(PathSampler):
         if plan.total_iterations is None and isinstance(self.delta, str):
             raise ConfigurationError(
                 "The trainer is expected to have a known number of iterations for ImportancePathSampler, but got "
-                "none. Set `max_epochs` and use a loader with a length, set `max_steps`, or give a constant `delta`."
+                "none. Set `max_epochs` and use a loader with a length, set `max_steps`, or give a constant "
+                "`delta`."
             )
         self._plan = plan
         self._domain: Domain = plan.supernet.domain
@@ -164,7 +165,9 @@ class ImportancePathSampler(PathSampler):
         """Take over norms and distributions."""
         self._table.restore(state)
         self._epoch = state["epoch"]
-        distributions = {label: np.asarray(values, dtype=np.float64) for label, values in state["probabilities"]}
+        distributions = {
+            label: np.asarray(values, dtype=np.float64) for label, values in state["probabilities"]
+        }
         self._draw_from(distributions, state["smoothing"])
 
     # Measuring
@@ -214,8 +217,8 @@ class ImportancePathSampler(PathSampler):
         self._read()
         if self._not_finite and not self._finite:
             raise TrainingDivergedError(
-                "The gradient norms of an epoch are expected to be finite, but got none that is. Lower the learning "
-                "rate, clip gradients with `gradient_clip_val`, or check the data."
+                "The gradient norms of an epoch are expected to be finite, but got none that is. Lower the "
+                "learning rate, clip gradients with `gradient_clip_val`, or check the data."
             )
         norms = self._synchronised(self._table.current())
         if state.epoch != self._epoch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -89,11 +90,11 @@ def plot_accuracy_boxes(
         figures 9 and 10.
     """
     _refuse_empty("costs", costs)
-    if {k: len(v) for k, v in costs.items()} != {k: len(v) for k, v in accuracies.items()}:
+    wanted, given = ({name: len(part) for name, part in values.items()} for values in (costs, accuracies))
+    if wanted != given:
         raise ConfigurationError(
             "Argument `accuracies` is expected to hold as many numbers as `costs` for each method, but got "
-            f"{ {k: len(v) for k, v in accuracies.items()} } for { {k: len(v) for k, v in costs.items()} }. Evaluate "
-            "every subnet."
+            f"{given} for {wanted}. Evaluate every subnet."
         )
     everything = np.concatenate([np.asarray(values, dtype=float) for values in costs.values()])
     edges = np.linspace(everything.min(), everything.max(), n_ranges + 1)
@@ -118,7 +119,7 @@ def plot_accuracy_boxes(
         axes.plot([], [], color=color, linewidth=6, alpha=0.5, label=name)
     write = EngFormatter(sep="", places=None)
     axes.set_xticks(range(n_ranges))
-    axes.set_xticklabels([f"{write(low)} to {write(high)}" for low, high in zip(edges, edges[1:], strict=False)])
+    axes.set_xticklabels([f"{write(low)} to {write(high)}" for low, high in pairwise(edges)])
     tidy(axes, title)
     label_axes(axes, cost_name, f"{accuracy_name} (%)")
     axes.legend(frameon=False, fontsize=9, loc="lower right")

@@ -4,6 +4,7 @@ from nni_supernet_ext.strategies.best_of_parts import RetrainedSubnet, retrain_b
 from nni_supernet_ext.strategies.evolution import EvaluatedSubnet, SupernetEvolution
 from nni_supernet_ext.strategies.few_shot import FewShotStrategy
 from nni_supernet_ext.strategies.gradient_split import GradientSplit
+from nni_supernet_ext.strategies.retrain import retrain
 from nni_supernet_ext.strategies.splits import ChoiceSplit, Division, SplitContext, SplitRule
 from nni_supernet_ext.strategies.sub_supernets import SubSupernet, SubSupernetWeights
 from nni_supernet_ext.strategies.supernet import SupernetStrategy
@@ -21,5 +22,6 @@ __all__ = [
     "SubSupernetWeights",
     "SupernetEvolution",
     "SupernetStrategy",
+    "retrain",
     "retrain_best_of_parts",
 ]

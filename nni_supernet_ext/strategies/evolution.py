@@ -177,6 +177,8 @@ class SupernetEvolution(Strategy):
                 f"{infinite} without. Use LayerChoice, InputChoice or nni.choice there."
             )
         evaluator = _checked(model_space.evaluator)
+        # Lightning brings a trained model back to the CPU; the search runs where the trainer would.
+        self._home = next(self.supernet.model.parameters()).device
         self._evaluate = SubnetEvaluator(
             self.supernet,
             evaluator.module,
@@ -186,6 +188,7 @@ class SupernetEvolution(Strategy):
             limit_batches=self.limit_batches,
             seed=self.seed,
             activate=self.weights.activate,
+            device=evaluator.trainer.strategy.root_device,
         )
         self._budget = Budget(
             self.supernet,
@@ -232,6 +235,10 @@ class SupernetEvolution(Strategy):
                 if len(children) < self.population:
                     _logger.info("No architecture is left to evaluate; the search stops after cycle %d.", cycle)
                     return
+
+    def _cleanup(self) -> None:
+        self.supernet.model.to(self._home)
+        super()._cleanup()
 
     def list_models(self, sort: bool = True, limit: int | None = None) -> Iterator[SubnetModel]:  # type: ignore[override]
         """Yield the evaluated subnets, best first.

@@ -12,6 +12,7 @@ from nni_supernet_ext.core.batches import redirected_log, to_device
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.loaders import detached_batches
+from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.functional.batch_norm import preserved_batch_norm
 from nni_supernet_ext.functional.graph_split import Cut, gradient_similarity, min_cut
 from nni_supernet_ext.strategies.splits import Division, SplitContext, SplitRule
@@ -86,9 +87,13 @@ class GradientSplit(SplitRule):
         Returns:
             Label -> cut. Weights, BN statistics and random states are afterwards as before.
         """
-        labels = [label for label in context.eligible() if self.choices is None or label in self.choices]
+        eligible = context.eligible()
+        labels = [label for label in eligible if self.choices is None or label in self.choices]
         if not labels:
-            labels = context.eligible()
+            raise ConfigurationError(
+                f"Argument `choices` is expected to hold a choice that can still be split, but got {self.choices}. "
+                f"Use some of {eligible}."
+            )
         domain, device = context.supernet.domain, next(context.supernet.model.parameters()).device
         others = [domain.random(context.rng) for _ in range(self.subnets)]
         batches = [

@@ -147,7 +147,7 @@ class SupernetStrategy(RandomOneShot):
         assert evaluator is not None and self._model_space is not None
         model = self._model_space.model_space  # type: ignore[attr-defined]
         supernet = Supernet(model, self._domain)
-        known = [c for c in evaluator.trainer.callbacks if getattr(c, "claims", None)]
+        known = [c for c in evaluator.trainer.callbacks if isinstance(c, Component) or getattr(c, "claims", None)]
         self._plan = Plan(
             supernet=supernet,
             paths=self.paths,

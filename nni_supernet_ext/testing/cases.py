@@ -6,10 +6,12 @@ from typing import Any
 
 from nni_supernet_ext.callbacks import (
     ComplexityAwareLR,
+    CosineLR,
     GradientVariance,
     LargestSubnetRegularization,
     MomentumSeparation,
     PathTrainability,
+    TrainingHistory,
 )
 from nni_supernet_ext.data import ImportanceDataSampler
 from nni_supernet_ext.objectives import InplaceDistillation, TaskLoss
@@ -142,6 +144,19 @@ def _trainability() -> dict[str, Any]:
     return {"callbacks": [PathTrainability(n_paths=2, n_examples=4)]}
 
 
+def _cosine() -> dict[str, Any]:
+    return {"callbacks": [CosineLR()]}
+
+
+def _cosine_neutral() -> dict[str, Any]:
+    # The toy evaluator's base rate: the cosine runs from it to itself.
+    return {"callbacks": [CosineLR(min_lr=0.05)]}
+
+
+def _history() -> dict[str, Any]:
+    return {"callbacks": [TrainingHistory()]}
+
+
 CASES: list[MethodCase] = [
     MethodCase("UniformPathSampler", _uniform, _uniform),
     MethodCase(
@@ -159,6 +174,8 @@ CASES: list[MethodCase] = [
     MethodCase("TaskLoss", _task, _task),
     MethodCase("ComplexityAwareLR", _calr, _calr_neutral, reference_evaluator={"schedule": linear_decay}),
     MethodCase("MomentumSeparation", _ms, _ms_neutral),
+    MethodCase("CosineLR", _cosine, _cosine_neutral),
+    MethodCase("TrainingHistory", _history, _history),
     MethodCase("SandwichSampler", _sandwich, _sandwich_neutral),
     MethodCase("AttentivePathSampler", _attentive, _attentive_neutral),
     MethodCase("InplaceDistillation", _distilled, _distilled_neutral, reference=_sandwich),

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from nni_supernet_ext.callbacks import GradientVariance, PathTrainability
 from nni_supernet_ext.core import SupernetCallback
@@ -89,7 +88,9 @@ def test_trainability_of_the_last_paths(tmp_path: Path) -> None:
     assert [len(epoch) for epoch in callback.history] == [3, 3]
     assert all(v.trace > 0 and v.condition >= 1 for epoch in callback.history for v in epoch)
     metrics = run.evaluator.trainer.callback_metrics
-    assert float(metrics["trainability_trace"]) == pytest.approx(np.mean([v.trace for v in callback.history[1]]))
+    assert float(metrics["trainability_trace"]) == pytest.approx(
+        np.mean([v.trace for v in callback.history[1]])
+    )
 
 
 @pytest.mark.parametrize(

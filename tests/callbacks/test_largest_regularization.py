@@ -111,7 +111,7 @@ def test_the_rates_come_back_when_training_fails(tmp_path):
 
 
 def test_nothing_to_switch_is_refused(tmp_path):
-    with pytest.raises(ConfigurationError, match="contain dropout or stochastic depth.*but got none"):
+    with pytest.raises(ConfigurationError, match=r"contain dropout or stochastic depth.*but got none"):
         run(tmp_path, LargestSubnetRegularization(), case=MethodCase("x", dict))
     with pytest.raises(ConfigurationError, match=r"`roles` is expected to name a role that SandwichSampler draws"):
         run(tmp_path, LargestSubnetRegularization("biggest"))

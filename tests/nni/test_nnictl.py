@@ -21,13 +21,15 @@ from nni_supernet_ext._compat.nni_database import StoredTrial, stored_trials
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 6
+HELD = 2  # the epoch that begins only when the test says so
 TRIAL = f"""
-import time
+import pathlib, time
 from nni_supernet_ext.trial import Trial
 with Trial({{"quality": 1.0}}) as trial:
     state = trial.folder / "state.txt"
     for epoch in range(int(state.read_text()) if state.exists() else 0, {EPOCHS}):
-        time.sleep(0.7)
+        while epoch == {HELD} and not pathlib.Path("go").exists():
+            time.sleep(0.1)
         trial.intermediate(epoch, {{"default": trial.parameters["quality"] * (epoch + 1), "loss": 1 / (epoch + 1)}})
         state.write_text(str(epoch + 1))
     trial.final()
@@ -41,10 +43,11 @@ def free_port() -> int:
 
 
 class Experiment:
-    """An experiment in a home of its own."""
+    """An experiment in a home of its own; ``go`` lets its trials pass the held epoch."""
 
     def __init__(self, home: Path, trials: int = 1, **settings: Any) -> None:
         self.home = home
+        self.go = home / "code" / "go"
         code = home / "code"
         code.mkdir(parents=True)
         (code / "trial.py").write_text(TRIAL)
@@ -120,11 +123,12 @@ def test_stop_and_resume_report_every_epoch_once(made: list[Experiment], tmp_pat
         c.laddr.ip for c in psutil.Process(experiment.listed["pid"]).net_connections("tcp") if c.status == "LISTEN"
     }
     assert addresses == {"127.0.0.1"}, "loopback only"
-    wait(lambda: experiment.trials() and len(experiment.trials()[0].reported) >= 2)
+    wait(lambda: experiment.trials() and len(experiment.trials()[0].reported) == HELD)
     experiment.nnictl("stop", experiment.listed["id"])
     (trial,) = experiment.trials()
     before = dict(trial.reported)
-    assert 2 <= len(before) < EPOCHS and trial.state == "RUNNING"
+    assert sorted(before) == list(range(HELD)) and trial.state == "RUNNING"
+    experiment.go.touch()
 
     experiment.port = free_port()
     experiment.nnictl("resume", experiment.listed["id"], "--port", str(experiment.port))
@@ -139,8 +143,9 @@ def test_stop_and_resume_report_every_epoch_once(made: list[Experiment], tmp_pat
 def test_killed_manager_ends_the_trial_and_loses_nothing(made: list[Experiment], tmp_path: Path) -> None:
     made.append(experiment := Experiment(tmp_path))
     experiment.create()
-    wait(lambda: experiment.trials() and len(experiment.trials()[0].reported) >= 2)
+    wait(lambda: experiment.trials() and len(experiment.trials()[0].reported) == HELD)
     os.kill(experiment.listed["pid"], signal.SIGKILL)
+    experiment.go.touch()
     wait(lambda: not experiment.processes(), 30)
     experiment.port = free_port()
     experiment.nnictl("resume", experiment.listed["id"], "--port", str(experiment.port))
@@ -151,6 +156,7 @@ def test_killed_manager_ends_the_trial_and_loses_nothing(made: list[Experiment],
 def test_assessor_ends_a_trial_cleanly(made: list[Experiment], tmp_path: Path) -> None:
     assessor = {"name": "Medianstop", "classArgs": {"optimize_mode": "maximize", "start_step": 2}}
     made.append(experiment := Experiment(tmp_path, trials=2, assessor=assessor))
+    experiment.go.touch()
     experiment.create()
     wait(lambda: experiment.status() == "DONE", 120)
     good, bad = experiment.trials()
@@ -165,6 +171,7 @@ def test_assessor_ends_a_trial_cleanly(made: list[Experiment], tmp_path: Path) -
 def test_two_experiments_at_once(made: list[Experiment], tmp_path: Path) -> None:
     for name in ("first", "second"):
         made.append(Experiment(tmp_path / name))
+        made[-1].go.touch()
         made[-1].create()
     for experiment in made:
         wait(lambda e=experiment: e.trials() and e.trials()[0].state == "SUCCEEDED")

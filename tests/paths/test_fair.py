@@ -148,7 +148,7 @@ class Alive:
 
 class Kept:
     def __init__(self, tensor, owner) -> None:
-        self.tensor, self.owner, self.size = tensor, owner, tensor.numel() * tensor.element_size()
+        self.tensor, self.owner, self.size = tensor.detach(), owner, tensor.numel() * tensor.element_size()
 
     def __del__(self) -> None:
         self.owner.now -= self.size

@@ -26,7 +26,9 @@ CELLS = MethodCase("case", dict, space=ToyCellSpace)
 class Bench:
     """A sampler with a supernet whose gradients the test writes itself."""
 
-    def __init__(self, space: Any = None, total: int = 100, scale: float | None = None, **arguments: Any) -> None:
+    def __init__(
+        self, space: Any = None, total: int = 100, scale: float | None = None, **arguments: Any
+    ) -> None:
         self.sampler = ImportancePathSampler(**arguments)
         self.supernet = toy_supernet(space)
         scaler = None if scale is None else SimpleNamespace(_scale=torch.tensor(scale))
@@ -36,7 +38,9 @@ class Bench:
             paths=self.sampler,
             step_every="batch",
             total_iterations=total,
-            trainer=SimpleNamespace(world_size=1, strategy=None, precision_plugin=SimpleNamespace(scaler=scaler)),
+            trainer=SimpleNamespace(
+                world_size=1, strategy=None, precision_plugin=SimpleNamespace(scaler=scaler)
+            ),
         )
         assert not list(self.sampler.problems(self.plan))
         self.sampler.prepare(self.plan)
@@ -85,8 +89,12 @@ def _three_steps(**arguments: Any) -> dict[str, dict[Any, float]]:
 def test_three_steps_by_hand_per_choice() -> None:
     p = _three_steps()
     # edge_0: conv (3 + 5) / 2 = 4, point 2; edge_1: conv 6, point 1.
-    assert p["edge_0"] == pytest.approx({"conv": 4 / 6 / 2 + 1 / 6, "point": 2 / 6 / 2 + 1 / 6, "skip": 1 / 6})
-    assert p["edge_1"] == pytest.approx({"conv": 6 / 7 / 2 + 1 / 6, "point": 1 / 7 / 2 + 1 / 6, "skip": 1 / 6})
+    assert p["edge_0"] == pytest.approx(
+        {"conv": 4 / 6 / 2 + 1 / 6, "point": 2 / 6 / 2 + 1 / 6, "skip": 1 / 6}
+    )
+    assert p["edge_1"] == pytest.approx(
+        {"conv": 6 / 7 / 2 + 1 / 6, "point": 1 / 7 / 2 + 1 / 6, "skip": 1 / 6}
+    )
 
 
 def test_three_steps_by_hand_per_operation() -> None:
@@ -110,9 +118,7 @@ def test_operation_twice_on_a_path_is_averaged_first() -> None:
     bench.step((_sample("conv", "conv"), {"edge_0": 2.0, "edge_1": 6.0}))
     bench.step((_sample("point", "skip"), {"edge_0": 6.0}))
     # conv: 0 -> 4 / 2 = 2; point: 0 -> 3.
-    assert bench.turn()["edge_1"] == pytest.approx(
-        {"conv": 0.2 + 1 / 6, "point": 0.3 + 1 / 6, "skip": 1 / 6}
-    )
+    assert bench.turn()["edge_1"] == pytest.approx({"conv": 0.2 + 1 / 6, "point": 0.3 + 1 / 6, "skip": 1 / 6})
 
 
 def test_schedule_is_the_progress_when_the_epoch_begins() -> None:
@@ -120,7 +126,9 @@ def test_schedule_is_the_progress_when_the_epoch_begins() -> None:
     bench.step((_sample("conv", "skip"), {"edge_0": 3.0}))
     assert bench.turn()["edge_0"]["conv"] == pytest.approx(0.25 + 0.75 / 3)
     bench.step((_sample("skip", "skip"), {}))
-    assert bench.turn()["edge_0"]["conv"] == pytest.approx(0.5 + 0.5 / 3), "an unmeasured candidate keeps its norm"
+    assert bench.turn()["edge_0"]["conv"] == pytest.approx(0.5 + 0.5 / 3), (
+        "an unmeasured candidate keeps its norm"
+    )
 
 
 def test_unseen_candidates_fall_to_the_uniform_share_where_asked() -> None:
@@ -135,7 +143,9 @@ def test_each_draw_of_a_step_is_measured_on_its_own() -> None:
     bench = Bench(ToyCellSpace(), delta=0.5)
     both = (_sample("conv", "skip"), {"edge_0": 3.0}), (_sample("conv", "skip"), {"edge_0": 5.0})
     bench.step(*both, (_sample("point", "skip"), {"edge_0": 4.0}))
-    assert bench.turn()["edge_0"] == pytest.approx({"conv": 0.25 + 1 / 6, "point": 0.25 + 1 / 6, "skip": 1 / 6})
+    assert bench.turn()["edge_0"] == pytest.approx(
+        {"conv": 0.25 + 1 / 6, "point": 0.25 + 1 / 6, "skip": 1 / 6}
+    )
 
 
 def test_loss_scale_and_weights_are_divided_out() -> None:
@@ -236,10 +246,10 @@ class OwnGradients(SupernetCallback):
 
     def prepare(self, plan: Any) -> None:
         self.plan, self.weights = plan, CandidateParameters(plan.supernet)
-        self.handles = [
-            p.register_hook(lambda gradient, key=id(p): self._seen.__setitem__(key, gradient.clone()))
-            for p in plan.supernet.model.parameters()
-        ]
+        self.handles = [p.register_hook(self._see(id(p))) for p in plan.supernet.model.parameters()]
+
+    def _see(self, key: int) -> Any:
+        return lambda gradient: self._seen.__setitem__(key, gradient.clone())
 
     def on_after_draw(self, state: StepState) -> None:
         sample = state.draw.sample
@@ -323,11 +333,26 @@ def test_refuses_clipped_gradients_of_several_draws(tmp_path: Any) -> None:
     paths = SandwichSampler(ImportancePathSampler(gradient="clipped"))
     with pytest.raises(ConfigurationError, match="'raw' with several draws"):
         train(CASE, {"paths": paths}, tmp_path)
-    train(CASE, {"paths": SandwichSampler(ImportancePathSampler(gradient="clipped")), "step_every": "subnet"},
-          tmp_path / "works", epochs=1)
+    train(
+        CASE,
+        {"paths": SandwichSampler(ImportancePathSampler(gradient="clipped")), "step_every": "subnet"},
+        tmp_path / "works",
+        epochs=1,
+    )
 
 
 def test_operation_granularity_in_the_host(tmp_path: Any) -> None:
     paths = ImportancePathSampler(delta=0.9, granularity="operation", accumulation="pairwise", update="step")
     train(CELLS, {"paths": paths}, tmp_path, epochs=1)
     assert paths.probabilities["edge_0"] == paths.probabilities["edge_1"]
+
+
+def test_loss_scale_is_that_of_a_real_scaler() -> None:
+    from nni_supernet_ext._compat.loss_scale import loss_scale
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
+    trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))
+    scaler.scale(torch.ones(()))
+    scale = loss_scale(trainer)
+    assert scale is not None and float(scale) == scaler.get_scale() == 512.0
+    assert loss_scale(SimpleNamespace(precision_plugin=SimpleNamespace())) is None

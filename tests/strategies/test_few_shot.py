@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from nni.nas.space import RawFormatModelSpace
 from torch import nn
 
 from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
-from nni_supernet_ext.core import SubnetEvaluator, Supernet, SupernetCallback
+from nni_supernet_ext.core import DataSampler, SubnetEvaluator, Supernet, SupernetCallback
 from nni_supernet_ext.errors import CheckpointError, ConfigurationError, DataError, SpaceError
 from nni_supernet_ext.paths import FairPathSampler
 from nni_supernet_ext.strategies import (
@@ -429,6 +430,9 @@ def test_the_gradient_rule_leaves_the_supernet_as_it_was_and_knows_how_to_recurs
     before = {name: value.clone() for name, value in supernet.model.state_dict().items()}
     state = torch.get_rng_state()
     context = SplitContext(supernet, np.random.default_rng(0), (), evaluator.module, evaluator.train_dataloaders)
+    with pytest.raises(ConfigurationError, match="a choice that can still be split"):
+        held = SplitContext(supernet, np.random.default_rng(0), ("edge_0",))
+        GradientSplit(["edge_0"]).divide(held)
     cuts = GradientSplit().cuts(context)
     assert set(cuts) == {"edge_0", "edge_1"}
     assert differing(before, supernet.model.state_dict()) == []
@@ -572,3 +576,42 @@ def test_the_experiment_runs_few_shot_training_and_then_the_search(tmp_path) -> 
         search.weights = few_shot.weights
     assert len(search.history) == 4
     assert (tmp_path / "supernet_checkpoints").is_dir()
+
+
+class Data(pl.LightningDataModule):
+    """The toy data as a data module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.evaluator = toy_evaluator()
+
+    def train_dataloader(self):
+        return self.evaluator.train_dataloaders
+
+    def val_dataloader(self):
+        return self.evaluator.val_dataloaders
+
+
+class CountingData(DataSampler):
+    """Count how often the loader is wrapped."""
+
+    def __init__(self) -> None:
+        self.wrapped: list = []
+
+    def wrap(self, loader):
+        self.wrapped.append(loader)
+        return loader
+
+
+def test_data_modules_are_wrapped_once_in_each_part(tmp_path) -> None:
+    plain = toy_evaluator(max_epochs=1, root=tmp_path)
+    data = Data()
+    evaluator = Lightning(plain.module, plain.trainer, datamodule=data)
+    few_shot = FewShotStrategy(base(data=CountingData(), validate=0), [GradientSplit()], warmup_epochs=1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        few_shot.initialize(RawFormatModelSpace(ToyCellSpace(), evaluator), SequentialExecutionEngine())
+    few_shot.run()
+    assert len(few_shot.weights.parts) == 2
+    assert data.train_dataloader() is data.evaluator.train_dataloaders
+    assert "train_dataloader" not in vars(data)

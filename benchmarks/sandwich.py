@@ -1,0 +1,333 @@
+"""What a sandwich step costs, and what sandwich training with each divergence reaches without retraining.
+
+    python benchmarks/sandwich.py cost                                  # time and memory against four plain steps
+    python benchmarks/sandwich.py accuracy --data FOLDER --out runs     # CIFAR-10, several seeds, box plots
+
+`cost` trains the small mobile space on random images. Every contender sees the same subnets; a plain contender
+takes one subnet a step, so four of its steps stand against one sandwich step. Times are processor times of one
+thread, the median over rounds of the ratio within a round. Memory: on a GPU the peak that the allocator saw; on the
+CPU the peak of what is kept for backward passes, which is what several draws could multiply.
+
+`accuracy` trains on CIFAR-10 (`cifar10_small.npz`: uint8 images `x_train`, `x_valid` of shape (N, 32, 32, 3),
+labels `y_train`, `y_valid`) with cross entropy only, KL and the adaptive alpha-divergence, evaluates random subnets
+with their own BN statistics, and writes one JSON line a subnet, the box plot, and the costs of the draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+import warnings
+import weakref
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nni_supernet_ext  # noqa: F401 - before NNI: makes torchvision importable
+
+import numpy as np  # isort: skip
+import pytorch_lightning as pl
+import torch
+from nni.nas.evaluator.pytorch import Classification, DataLoader
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+from torch.utils.data import TensorDataset
+
+from nni_supernet_ext.callbacks.cosine_lr import CosineLR
+from nni_supernet_ext.core import Draw, PathSampler, SubnetEvaluator
+from nni_supernet_ext.functional import weights_only_decay
+from nni_supernet_ext.objectives import InplaceDistillation, TaskLoss
+from nni_supernet_ext.paths import AttentivePathSampler, SandwichSampler, UniformPathSampler
+from nni_supernet_ext.plots import plot_accuracy_boxes, plot_costs
+from nni_supernet_ext.spaces import attentive_mobilenet_cifar, attentive_mobilenet_flops
+from nni_supernet_ext.spaces.attentive_mobilenet import CIFAR_STAGES
+from nni_supernet_ext.strategies import SupernetStrategy
+
+FLOPS = attentive_mobilenet_flops(CIFAR_STAGES, n_classes=10, stem_stride=1)
+OBJECTIVES = {
+    "CE": TaskLoss,
+    "KL": partial(InplaceDistillation, "kl", beta=1.0),
+    "adaptive alpha": partial(InplaceDistillation, "adaptive_alpha", beta=1.0),
+}
+_MEAN, _STD = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2470, 0.2435, 0.2616])
+
+
+class Given(PathSampler):
+    """Draw given lists of subnets, one list a step."""
+
+    def __init__(self, steps: list[list[Draw]]) -> None:
+        self.steps = steps
+        self.draws_per_step = len(steps[0])
+        self.roles = tuple(draw.role for draw in steps[0])
+
+    def draws(self, rng: np.random.Generator, state: Any) -> list[Draw]:
+        """Return the list of this step."""
+        return self.steps[state.iteration]
+
+
+class Meter(pl.Callback):
+    """Measure processor time a batch after the warm-up, and the peak of memory."""
+
+    def __init__(self, warmup: int) -> None:
+        self.warmup, self.seconds, self.peak = warmup, 0.0, 0
+        self._alive = 0
+        self._hooks: Any = None
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        """Start the clock after the warm-up; watch memory in the step before it, apart from the time."""
+        if batch_idx == self.warmup - 1:
+            self._watch(module.device)
+        if batch_idx == self.warmup:
+            _wait(module.device)
+            self.start, self.first = time.process_time(), batch_idx
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop watching memory, and read the clock."""
+        if batch_idx == self.warmup - 1:
+            self._stop(module.device)
+        if batch_idx == trainer.num_training_batches - 1:
+            _wait(module.device)
+            self.seconds = (time.process_time() - self.start) / (batch_idx + 1 - self.first)
+
+    def _watch(self, device: torch.device) -> None:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda kept: kept.value)
+        self._hooks.__enter__()
+
+    def _stop(self, device: torch.device) -> None:
+        if device.type == "cuda":
+            self.peak = torch.cuda.max_memory_allocated(device)
+            return
+        self._hooks.__exit__(None, None, None)
+
+    def _pack(self, value: torch.Tensor) -> Any:
+        kept = _Kept(value)
+        size = value.numel() * value.element_size()
+        self._alive += size
+        self.peak = max(self.peak, self._alive)
+        weakref.finalize(kept, self._release, size)
+        return kept
+
+    def _release(self, size: int) -> None:
+        self._alive -= size
+
+
+class _Kept:
+    """Hold a tensor that a backward pass will need."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        self.value = value
+
+
+def main() -> None:
+    """Run one of the two benchmarks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    cost = commands.add_parser("cost")
+    cost.add_argument("--rounds", type=int, default=7)
+    cost.add_argument("--steps", type=int, default=12)
+    cost.add_argument("--batch", type=int, default=32)
+    cost.add_argument("--accelerator", default="cpu")
+    accuracy = commands.add_parser("accuracy")
+    accuracy.add_argument("--data", type=Path, required=True)
+    accuracy.add_argument("--out", type=Path, required=True)
+    accuracy.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    accuracy.add_argument("--epochs", type=int, default=30)
+    accuracy.add_argument("--images", type=int, default=5000)
+    accuracy.add_argument("--subnets", type=int, default=60)
+    accuracy.add_argument("--batch", type=int, default=64)
+    accuracy.add_argument("--accelerator", default="cpu")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    {"cost": measure_cost, "accuracy": measure_accuracy}[arguments.command](arguments)
+
+
+def measure_cost(arguments: argparse.Namespace) -> None:
+    """Print the ratios of time and memory as a line of JSON."""
+    steps, warmup = arguments.steps, 3
+    sandwiches = _sandwiches(steps + warmup)
+    singles = [[Draw(draw.sample)] for step in sandwiches for draw in step]
+    largest = [[Draw(sandwiches[0][0].sample)]] * (steps + warmup)
+    contenders: dict[str, Callable[[], Meter]] = {
+        "four plain steps": lambda: _timed(arguments, singles, TaskLoss(), 4 * warmup),
+        "largest only": lambda: _timed(arguments, largest, TaskLoss(), warmup),
+        **{
+            f"sandwich {name}": partial(lambda make: _timed(arguments, sandwiches, make(), warmup), make)
+            for name, make in OBJECTIVES.items()
+        },
+    }
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    peaks: dict[str, int] = {}
+    for number in range(arguments.rounds):
+        for name in list(contenders) if number % 2 == 0 else reversed(contenders):
+            meter = contenders[name]()
+            times[name].append(meter.seconds * (4 if name == "four plain steps" else 1))
+            peaks[name] = meter.peak
+    plain = times["four plain steps"]
+    result = {
+        "benchmark": "sandwich cost",
+        **{key: value for key, value in vars(arguments).items() if key != "command"},
+        "ms": {name: round(1e3 * statistics.median(values), 2) for name, values in times.items()},
+        "time_ratio": {
+            name: round(statistics.median(a / b for a, b in zip(values, plain, strict=True)), 3)
+            for name, values in times.items()
+        },
+        "memory_ratio_to_largest": {
+            name: round(peaks[name] / peaks["largest only"], 3) for name in peaks if name.startswith("sandwich")
+        },
+        "torch": torch.__version__,
+    }
+    print(json.dumps(result))
+
+
+def _sandwiches(steps: int) -> list[list[Draw]]:
+    """Draw the subnets that all contenders train."""
+    supernet = _supernet()
+    sampler, rng = SandwichSampler(complexity=FLOPS), np.random.default_rng(0)
+    sampler.prepare(type("Plan", (), {"supernet": supernet, "seed": 0}))  # type: ignore[arg-type]
+    return [list(sampler.draws(rng, None)) for _ in range(steps)]  # type: ignore[arg-type]
+
+
+def _supernet() -> Any:
+    from nni_supernet_ext.testing import toy_supernet
+
+    return toy_supernet(attentive_mobilenet_cifar())
+
+
+def _timed(arguments: argparse.Namespace, steps: list[list[Draw]], objective: Any, warmup: int) -> Meter:
+    n = arguments.batch * len(steps)
+    data = TensorDataset(torch.randn(n, 3, 32, 32), torch.randint(10, (n,)))
+    meter = Meter(warmup)
+    strategy = SupernetStrategy(
+        paths=Given(steps), objective=objective, callbacks=[meter], validate=0, recalibrate_batches=0
+    )
+    _train(strategy, data, data, 1, arguments, 0, enable_checkpointing=False)
+    return meter
+
+
+def measure_accuracy(arguments: argparse.Namespace) -> None:
+    """Train every method with every seed, and write results and figures."""
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with np.load(arguments.data / "cifar10_small.npz") as arrays:
+        train = _images(arrays["x_train"][: arguments.images], arrays["y_train"][: arguments.images])
+        valid = _images(arrays["x_valid"], arrays["y_valid"])
+    costs: dict[str, list[float]] = {name: [] for name in OBJECTIVES}
+    accuracies: dict[str, list[float]] = {name: [] for name in OBJECTIVES}
+    with (arguments.out / "subnets.jsonl").open("w", encoding="utf-8") as file:
+        for seed in arguments.seeds:
+            for name in OBJECTIVES:
+                for row in _trained_subnets(name, seed, train, valid, arguments):
+                    file.write(json.dumps(row) + "\n")
+                    file.flush()
+                    costs[name].append(row["flops"])
+                    accuracies[name].append(row["val_acc"])
+                print(f"seed {seed} {name}: mean {statistics.mean(accuracies[name]):.4f}", flush=True)
+    title = f"CIFAR-10 subnets without retraining, {len(arguments.seeds)} seeds"
+    plot_accuracy_boxes(costs, accuracies, title=title).savefig(arguments.out / "boxes.png")
+    plot_costs(_drawn_costs()).savefig(arguments.out / "draws.png")
+
+
+def _trained_subnets(
+    name: str, seed: int, train: TensorDataset, valid: TensorDataset, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Train one supernet and evaluate its smallest, largest and random subnets, the same for all."""
+    strategy = SupernetStrategy(
+        paths=SandwichSampler(complexity=FLOPS),
+        objective=OBJECTIVES[name](),
+        callbacks=[CosineLR(warmup_iterations=20)],
+        gradient_clip_val=1.0,
+        gradient_clip_algorithm="value",
+        seed=seed,
+        validate=0,
+    )
+    start = time.perf_counter()
+    evaluator = _train(strategy, train, valid, arguments.epochs, arguments, seed, limit_val_batches=0)
+    seconds = time.perf_counter() - start
+    subnets = SubnetEvaluator(
+        strategy.trained,
+        evaluator.module,
+        evaluator.val_dataloaders,
+        calibration=evaluator.train_dataloaders,
+        recalibrate_batches=20,
+    )
+    rng = np.random.default_rng(0)
+    domain = strategy.trained.domain
+    extremes = strategy.paths.extremes  # type: ignore[attr-defined]
+    samples = [extremes.smallest, extremes.largest, *(domain.random(rng) for _ in range(arguments.subnets))]
+    return [
+        {"method": name, "seed": seed, "seconds": round(seconds, 1), "flops": FLOPS(s), **subnets.evaluate(s)}
+        for s in samples
+    ]
+
+
+def _drawn_costs() -> dict[str, list[float]]:
+    """Return the costs of 2,000 draws by uniform sampling and by both priors of attentive sampling."""
+    plan: Any = type("Plan", (), {"supernet": _supernet(), "seed": 0})
+    samplers: dict[str, PathSampler] = {
+        "uniform": UniformPathSampler(),
+        "attentive, empirical prior": AttentivePathSampler(n_candidates=1, complexity=FLOPS),
+        "attentive, uniform prior": AttentivePathSampler(n_candidates=1, complexity=FLOPS, prior="uniform"),
+    }
+    costs = {}
+    for name, sampler in samplers.items():
+        sampler.prepare(plan)
+        rng = np.random.default_rng(0)
+        costs[name] = [FLOPS(sampler.draws(rng, None)[0].sample) for _ in range(2000)]  # type: ignore[arg-type]
+    return costs
+
+
+def _images(pixels: Any, labels: Any) -> TensorDataset:
+    x = (torch.from_numpy(pixels).float() / 255 - _MEAN) / _STD
+    return TensorDataset(x.permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _train(
+    strategy: SupernetStrategy,
+    train: TensorDataset,
+    valid: TensorDataset,
+    epochs: int,
+    arguments: argparse.Namespace,
+    seed: int,
+    **trainer: Any,
+) -> Classification:
+    """Train the small mobile space with SGD."""
+    shuffled = epochs > 1
+    evaluator = Classification(
+        learning_rate=0.1 * arguments.batch / 128,
+        weight_decay=1e-4,
+        optimizer=weights_only_decay(torch.optim.SGD, momentum=0.9, nesterov=True),
+        train_dataloaders=DataLoader(
+            train, arguments.batch, shuffle=shuffled, generator=torch.Generator().manual_seed(seed), drop_last=True
+        ),
+        val_dataloaders=DataLoader(valid, 250),
+        num_classes=10,
+        export_onnx=False,
+        max_epochs=epochs,
+        accelerator=arguments.accelerator,
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=tempfile.mkdtemp(),
+        **{"limit_val_batches": 0, **trainer},
+    )
+    pl.seed_everything(seed, verbose=False)
+    strategy(RawFormatModelSpace(attentive_mobilenet_cifar(), evaluator), SequentialExecutionEngine())
+    return evaluator
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main()
