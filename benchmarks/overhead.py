@@ -51,7 +51,7 @@ class Scale:
     warmup: int
 
 
-SCALES = {"tiny": Scale(4, 1, 8, 16, 250, 30), "normal": Scale(16, 5, 32, 64, 10, 2)}
+SCALES = {"tiny": Scale(4, 1, 8, 16, 250, 30), "normal": Scale(16, 5, 32, 64, 7, 1)}
 
 
 class SeededStates:

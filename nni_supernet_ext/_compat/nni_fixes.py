@@ -22,10 +22,12 @@ def apply_nni_fixes() -> None:
     Example:
         >>> apply_nni_fixes()
     """
-    fix_freeze_without_bias()
-    fix_slicing_of_layer_norm()
-    fix_loading_of_experiment_state()
-    fix_experiment_log_left_open()
+    # The probes draw initial weights; the caller's random state is not ours to use.
+    with torch.random.fork_rng(devices=[]):
+        fix_freeze_without_bias()
+        fix_slicing_of_layer_norm()
+        fix_loading_of_experiment_state()
+        fix_experiment_log_left_open()
 
 
 def fix_freeze_without_bias() -> bool:

@@ -105,6 +105,12 @@ class CosineLR(SupernetCallback):
         if not isinstance(pl_module, SupernetModule):  # which shows the rate itself
             pl_module.log("lr", self.rate(groups[0]["initial_lr"], iteration, self._total), prog_bar=True)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the optimizer its base rate back."""
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                _set_rate(group, group.get("initial_lr", group["lr"]))
+
     def _argument_problems(self) -> Iterable[str]:
         if not self.min_lr >= 0:
             yield (

@@ -37,7 +37,6 @@ class MomentumSeparation(SupernetCallback):
 
     Attributes:
         label: The label in use, once training has started; None with a function.
-        excluded: Labels that the default never takes, for example those a supernet was split on.
 
     Raises:
         ConfigurationError: Unknown label, a choice with a single candidate, an optimizer without momentum,
@@ -60,7 +59,6 @@ class MomentumSeparation(SupernetCallback):
     def __init__(self, by: str | Cluster | None = None) -> None:
         self.by = by
         self.label: str | None = None
-        self.excluded: frozenset[str] = frozenset()
         self._cluster: Cluster = lambda sample: None
         self._states: dict[Hashable, Any] = {}
         self._active: Hashable = None
@@ -108,7 +106,7 @@ class MomentumSeparation(SupernetCallback):
         if callable(self.by):
             self.label, self._cluster = None, self.by
             return
-        self.label = self.by if self.by is not None else default_label(plan, self.excluded)
+        self.label = self.by if self.by is not None else default_label(plan)
         label = self.label
         self._cluster = lambda sample: _hashable(sample[label])
 

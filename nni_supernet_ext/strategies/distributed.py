@@ -11,6 +11,7 @@ from typing import Any
 from nni.nas.execution import ExecutionEngine
 from nni.nas.execution.event import IntermediateMetricEvent, ModelEventType
 
+from nni_supernet_ext._compat.nni_experiment import engine_configuration
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.errors import SupernetError
 from nni_supernet_ext.strategies.subnet_batch import INDEX, SubnetBatch
@@ -19,6 +20,25 @@ _logger = logging.getLogger(__name__)
 _ROUNDS = 3
 
 Found = Callable[[Sample, dict[str, float]], None]
+
+
+def distributed_config(concurrency: int = 2, **settings: Any) -> Any:
+    """Configure a ``NasExperiment`` whose ``SupernetEvolution`` evaluates its subnets in NNI's trials.
+
+    Args:
+        concurrency: Trials at once. Default 2.
+        **settings: Further arguments of NNI's ``NasExperimentConfig``, such as ``training_service_platform``;
+            default local processes.
+
+    Returns:
+        NNI's configuration, which may still be changed.
+
+    Example:
+        >>> from nni.nas.experiment import NasExperiment
+        >>> search = SupernetEvolution(subnets_per_trial=25)  # doctest: +SKIP
+        >>> NasExperiment(space, evaluator, search, distributed_config()).run(port=8080)  # doctest: +SKIP
+    """
+    return engine_configuration(concurrency, **settings)
 
 
 class TrialsFailedError(SupernetError, RuntimeError):

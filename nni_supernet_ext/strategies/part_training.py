@@ -146,9 +146,7 @@ class PartTraining:
 
     def _adapt(self, callback: Any, region: Region) -> None:
         if isinstance(callback, MomentumSeparation):
-            callback.excluded = frozenset(region)
-            if callback.by is None and self.momentum_label is not None:
-                callback.by = self.momentum_label
+            callback.by = self.momentum_label if callback.by is None else callback.by
         if isinstance(callback, ComplexityAwareLR) and self.global_bounds and callback.bounds is None and region:
             callback.bounds = self._bounds(callback.complexity)
 

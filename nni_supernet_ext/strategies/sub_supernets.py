@@ -73,7 +73,7 @@ class SubSupernetWeights(WeightStore):
 
     def __init__(self, parts: Iterable[SubSupernet]) -> None:
         self.parts = tuple(parts)
-        self._loaded: tuple[int, int] | None = None
+        self._loaded: tuple[int, int, list[Tensor], int] | None = None
 
     @classmethod
     def load(cls, folder: str | Path) -> SubSupernetWeights:
@@ -122,11 +122,23 @@ class SubSupernetWeights(WeightStore):
     def activate(self, supernet: Supernet, sample: Sample) -> None:
         """Activate a sample in place, after loading its owner's weights where another's are in."""
         part = self.owner(sample)
-        key = (id(supernet.model), part.index)
-        if key != self._loaded:
+        if not self._is_loaded(supernet.model, part):
             load_weights(supernet.model, part.weights)
-            self._loaded = key
+            parameters = list(supernet.model.parameters())
+            self._loaded = (part.index, id(supernet.model), parameters, _version(parameters))
         supernet.activate(sample)
+
+    def _is_loaded(self, model: torch.nn.Module, part: SubSupernet) -> bool:
+        """Tell whether a part's weights are in the model, and nobody has written to them since."""
+        if self._loaded is None:
+            return False
+        index, owner, parameters, version = self._loaded
+        return index == part.index and owner == id(model) and version == _version(parameters)
+
+
+def _version(parameters: list[Tensor]) -> int:
+    """Return a number that grows with every write to one of the tensors."""
+    return sum(parameter._version for parameter in parameters)
 
 
 @torch.no_grad()

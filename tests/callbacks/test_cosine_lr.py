@@ -134,8 +134,10 @@ def test_every_group_follows_its_own_base_rate(tmp_path: Path) -> None:
 
 def test_a_rate_in_a_tensor_is_written_into_that_tensor(tmp_path: Path) -> None:
     CAPTURED.fill_(0.05)
-    train_plain(tmp_path, CosineLR(), optimizer=captured)
-    assert float(CAPTURED) == pytest.approx(HALF_COSINE[-1])
+    seen = RatesInForce()
+    train_plain(tmp_path, CosineLR(), seen, optimizer=captured)
+    assert seen.first_group == pytest.approx(HALF_COSINE)
+    assert float(CAPTURED) == pytest.approx(0.05)  # the base rate again, in the very same tensor
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")

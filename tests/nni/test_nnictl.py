@@ -100,7 +100,7 @@ class Experiment:
         return found
 
 
-def wait(condition: Any, patience: float = 90.0) -> None:
+def wait(condition: Any, patience: float = 180.0) -> None:
     end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, "waited in vain"

@@ -25,10 +25,7 @@ def walker(space: ModelSpace) -> GradualPathSampler:
 def test_every_step_changes_exactly_one_choice_and_all_subnets_are_drawn_equally() -> None:
     sampler, rng = walker(ToyCellSpace()), np.random.default_rng(0)
     samples = [sampler.draws(rng, StepState())[0].sample for _ in range(9000)]
-    changes = [
-        sum(before[label] != after[label] for label in before)
-        for before, after in pairwise(samples)
-    ]
+    changes = [sum(before[label] != after[label] for label in before) for before, after in pairwise(samples)]
     assert set(changes) == {1}
     counts = Counter((s["edge_0"], s["edge_1"]) for s in samples)
     assert len(counts) == 9

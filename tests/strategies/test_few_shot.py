@@ -20,9 +20,11 @@ from nni_supernet_ext.errors import CheckpointError, ConfigurationError, DataErr
 from nni_supernet_ext.paths import FairPathSampler
 from nni_supernet_ext.strategies import (
     ChoiceSplit,
+    Division,
     FewShotStrategy,
     GradientSplit,
     SplitContext,
+    SplitRule,
     SubSupernetWeights,
     SupernetEvolution,
     SupernetStrategy,
@@ -316,10 +318,12 @@ def test_the_search_evaluates_every_sample_in_its_owner(three, tmp_path) -> None
         frozen = network.extract(subnet.sample, verify=batch)
         assert torch.equal(frozen.stem.weight, three.weights.parts[part].weights["stem.weight"])
     best = OPS.index(search.best.sample["edge_0"])
+    search.weights.activate(search.supernet, {"edge_0": OPS[best - 1], "edge_1": "conv"})
     expected = three.weights.parts[best].weights["stem.weight"]
     assert torch.equal(search.best_network().stem.weight, expected)
     for model in search.list_models():
         part = OPS.index(model.sample["edge_0"])
+        search.weights.activate(search.supernet, {"edge_0": OPS[part - 1], "edge_1": "conv"})
         stem = model.executable_model().stem.weight
         assert torch.equal(stem, three.weights.parts[part].weights["stem.weight"])
 
@@ -344,6 +348,11 @@ def test_batch_norm_statistics_belong_to_the_part(tmp_path) -> None:
     for _ in range(2):
         for sample, expected in zip(reversed(samples), reversed(first), strict=True):
             assert subnets.evaluate(sample) == expected
+    # Nothing is active before the first evaluation, and so nothing is activated again after it.
+    fresh = SubnetEvaluator(
+        Supernet(supernet.model), evaluator.module, evaluator.val_dataloaders, activate=few_shot.weights.activate
+    )
+    assert [fresh.evaluate(samples[0]) for _ in range(2)] == [first[0]] * 2
     means = [part.weights["norm.running_mean"] for part in store.parts]
     assert not torch.equal(means[0], means[1])
     store.activate(supernet, samples[1])
@@ -615,3 +624,45 @@ def test_data_modules_are_wrapped_once_in_each_part(tmp_path) -> None:
     assert len(few_shot.weights.parts) == 2
     assert data.train_dataloader() is data.evaluator.train_dataloaders
     assert "train_dataloader" not in vars(data)
+
+
+def test_weights_that_were_written_to_are_loaded_again(three) -> None:
+    supernet, one, two = three.trained, three.weights, three.weights
+    conv, skip = ({"edge_0": op, "edge_1": "conv"} for op in ("conv", "skip"))
+
+    def stem_is(part: int) -> bool:
+        return torch.equal(supernet.model.stem.weight, three.weights.parts[part].weights["stem.weight"])
+
+    one.activate(supernet, conv)
+    two.activate(supernet, skip)  # another store, the same supernet
+    one.activate(supernet, conv)
+    assert stem_is(0)
+    with torch.no_grad():
+        supernet.model.stem.weight.add_(1.0)
+    one.activate(supernet, conv)
+    assert stem_is(0)
+
+
+class Seen(SplitRule):
+    """A rule of the user's own that looks at the weights and splits in the middle."""
+
+    needs_warmup = True
+
+    def __init__(self, stems: list) -> None:
+        self.stems = stems
+
+    def divide(self, context):
+        self.stems.append(context.supernet.model.stem.weight.detach().clone())
+        label = context.eligible()[0]
+        first, *rest = context.supernet.domain.candidates[label]
+        return Division(label, ((first,), tuple(rest)))
+
+
+def test_a_rule_looks_at_the_warmed_up_weights_even_after_other_parts_were_trained(tmp_path) -> None:
+    stems: list = []
+    rules = [Seen(stems), Seen(stems)]
+    few_shot = FewShotStrategy(base(checkpoint_dir=tmp_path / "parts", validate=0), rules, warmup_epochs=1)
+    run(few_shot, tmp_path, epochs=1)
+    warm = torch.load(tmp_path / "parts" / "warmup.pt", weights_only=True)["weights"]["stem.weight"]
+    assert len(few_shot.regions) == 4 and len(stems) == 3
+    assert all(torch.equal(stem, warm) for stem in stems)

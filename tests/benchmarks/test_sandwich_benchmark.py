@@ -1,0 +1,65 @@
+"""The sandwich measurements run and write what they promise, on made-up data."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "sandwich.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("sandwich_benchmark", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_cost(script, capsys):
+    script.measure_cost(argparse.Namespace(command="cost", rounds=1, steps=1, batch=2, accelerator="cpu"))
+    result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert result["time_ratio"]["four plain steps"] == 1.0
+    # One backward pass after the other: the peak is the largest subnet's.
+    ratios = result["memory_ratio_to_largest"]
+    assert set(ratios) == {"sandwich CE", "sandwich KL", "sandwich adaptive alpha"}
+    assert all(1.0 <= ratio < 1.05 for ratio in ratios.values())
+
+
+def test_the_meter_sees_two_graphs_alive_at_once(script):
+    meter, x = script.Meter(1), torch.randn(100, requires_grad=True)
+    for keep, expected in ((False, 400), (True, 800)):
+        meter.peak = meter._alive = 0
+        with torch.autograd.graph.saved_tensors_hooks(meter._pack, lambda kept: kept.value):
+            first = x.exp()
+            if not keep:
+                first.sum().backward()
+                del first
+            second = x.exp()
+        assert meter.peak == expected
+        second.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_accuracy(script, tmp_path):
+    rng = np.random.default_rng(0)
+    images = {
+        name: rng.integers(256, size=(n, 32, 32, 3), dtype=np.uint8) for name, n in (("train", 8), ("valid", 4))
+    }
+    arrays = {f"x_{name}": x for name, x in images.items()}
+    arrays |= {f"y_{name}": np.arange(len(x), dtype=np.uint8) % 10 for name, x in images.items()}
+    np.savez(tmp_path / "cifar10_small.npz", **arrays)
+    settings = {"epochs": 1, "images": 8, "subnets": 1, "batch": 4, "accelerator": "cpu", "seeds": [0]}
+    script.measure_accuracy(argparse.Namespace(data=tmp_path, out=tmp_path / "out", **settings))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "subnets.jsonl").read_text().splitlines()]
+    assert [row["method"] for row in rows] == ["CE"] * 3 + ["KL"] * 3 + ["adaptive alpha"] * 3
+    assert rows[0]["flops"] < rows[2]["flops"] < rows[1]["flops"]
+    assert all(0 <= row["val_acc"] <= 1 for row in rows)
+    assert (tmp_path / "out" / "boxes.png").stat().st_size > 0 < (tmp_path / "out" / "draws.png").stat().st_size
