@@ -7,7 +7,7 @@
 each. All train the same paths on the same batches: with shares of 0, everything is measured, averaged and turned
 into distributions, and the draws stay the uniform ones. So the difference is the methods' own time, not that of other
 paths. Reported are the ratios of processor time and of elapsed time per step, their median over the rounds, and
-the share of a step that is spent inside the methods' own hooks, which no other load on the machine disturbs. The
+the share of a step's processor time that is spent inside the methods' own hooks, the steadiest of the three. The
 expectation is at most 1.05 for PA&DA.
 
 `variance` trains SPOS, PA, DA and PA&DA with the linear shares on real images (`cifar10_small.npz` in FOLDER) and
@@ -79,16 +79,16 @@ class Clock(SupernetCallback):
 
 
 def timed(part: Any, spent: list[float]) -> None:
-    """Make a part's hooks and draws add their time to ``spent``."""
+    """Make a part's hooks and draws add their processor time to ``spent``."""
     for name in ("on_draws", "on_after_draw", "on_before_update", "on_train_epoch_end", "_refresh", "_draw"):
         if not any(name in vars(kind) for kind in type(part).__mro__[:2]):
             continue
         original = getattr(part, name)
 
         def wrapped(*arguments: Any, original: Any = original) -> Any:
-            start = time.perf_counter()
+            start = time.process_time()
             result = original(*arguments)
-            spent[0] += time.perf_counter() - start
+            spent[0] += time.process_time() - start
             return result
 
         # On a class of its own: the training step looks for hooks on the type.
@@ -153,7 +153,7 @@ def measure_time(arguments: Any) -> dict[str, Any]:
             measured[name] = {
                 "elapsed_ms": 1e3 * clock.elapsed / clock.steps,
                 "processor_ms": 1e3 * clock.processor / clock.steps,
-                "own_share": spent[0] / (clock.elapsed * (clock.steps + 5) / clock.steps),
+                "own_share": spent[0] / (clock.processor * (clock.steps + 5) / clock.steps),
             }
         rounds.append(measured)
         print(json.dumps(measured), flush=True)

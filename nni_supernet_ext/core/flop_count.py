@@ -45,6 +45,8 @@ def flop_count(supernet: Supernet, inputs: Any) -> Callable[[Sample], float]:
             known[key] = _run(supernet, sample, inputs)
         return known[key]
 
+    # Each new sample runs the network, so whoever looks for extremes should not try thousands.
+    measure.expensive = True  # type: ignore[attr-defined]
     return _table(supernet, measure) or measure
 
 

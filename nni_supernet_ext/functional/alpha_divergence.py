@@ -141,8 +141,7 @@ def _divergence(log_q: Tensor, log_p: Tensor, alpha: float, beta_clip: float | N
 def _refuse_alpha(name: str, alpha: float) -> None:
     if not math.isfinite(alpha):
         raise ConfigurationError(
-            f"Argument `{name}` is expected to be a finite number, but got {alpha!r}. Use -1 or 1, the "
-            "paper's."
+            f"Argument `{name}` is expected to be a finite number, but got {alpha!r}. Use -1 or 1, the paper's."
         )
 
 

@@ -90,8 +90,7 @@ class AttentivePathSampler(PathSampler):
         for name, value, choices in (("pick", self.pick, _PICKS), ("prior", self.prior, _PRIORS)):
             if value not in choices:
                 yield (
-                    f"Argument `{name}` is expected to be one of {choices}, but got {value!r}. Use "
-                    f"{choices[0]!r}."
+                    f"Argument `{name}` is expected to be one of {choices}, but got {value!r}. Use {choices[0]!r}."
                 )
         for name in ("n_candidates", "n_bins", "n_prior"):
             number = getattr(self, name)

@@ -348,6 +348,7 @@ def test_batch_norm_statistics_belong_to_the_part(tmp_path) -> None:
     for _ in range(2):
         for sample, expected in zip(reversed(samples), reversed(first), strict=True):
             assert subnets.evaluate(sample) == expected
+    store.activate(supernet, samples[2])
     # Nothing is active before the first evaluation, and so nothing is activated again after it.
     fresh = SubnetEvaluator(
         Supernet(supernet.model), evaluator.module, evaluator.val_dataloaders, activate=few_shot.weights.activate
