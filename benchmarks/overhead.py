@@ -31,12 +31,13 @@ from nni.nas.evaluator.pytorch import Classification, DataLoader
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import RandomOneShot
+from torch.utils.data import TensorDataset
+
 from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
 from nni_supernet_ext.core import Draw, PathSampler, Supernet
 from nni_supernet_ext.paths import UniformPathSampler
 from nni_supernet_ext.spaces import nasbench201
 from nni_supernet_ext.strategies import SupernetStrategy
-from torch.utils.data import TensorDataset
 
 
 @dataclass(frozen=True)

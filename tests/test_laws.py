@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from nni_supernet_ext import testing
 from nni_supernet_ext.testing.cases import CASES
 
@@ -63,6 +64,7 @@ class TestTheLawsCanFail:
 
     def test_seed(self, tmp_path):
         import numpy as np
+
         from nni_supernet_ext.core import SupernetCallback
 
         class Greedy(SupernetCallback):

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from nni_supernet_ext.testing.cases import CASES
 
 ROOT = Path(__file__).resolve().parents[1]

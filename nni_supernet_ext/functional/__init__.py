@@ -21,6 +21,7 @@ from nni_supernet_ext.functional.divergence import (
 )
 from nni_supernet_ext.functional.evolution import crossover, mutate, pareto_front
 from nni_supernet_ext.functional.gradient_moments import GradientMoments
+from nni_supernet_ext.functional.graph_split import Cut, gradient_similarity, min_cut
 from nni_supernet_ext.functional.importance import (
     gradient_norm_bound,
     importance_weight,
@@ -46,6 +47,7 @@ from nni_supernet_ext.functional.trainability import Trainability, neural_tangen
 __all__ = [
     "BatchNormRecalibrator",
     "ComplexityTransform",
+    "Cut",
     "GradientMoments",
     "MomentumBuffers",
     "NormAverage",
@@ -60,12 +62,14 @@ __all__ = [
     "decay_groups",
     "exponent_coefficients",
     "gradient_norm_bound",
+    "gradient_similarity",
     "importance_weight",
     "improvement",
     "jensen_shannon_divergence",
     "kendall_tau",
     "kendall_tau_top",
     "kl_divergence",
+    "min_cut",
     "mutate",
     "neural_tangent_kernel",
     "pareto_front",

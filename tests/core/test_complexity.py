@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from nni_supernet_ext.core import find_extremes, flop_count, parameter_count, resolve_complexity
 from nni_supernet_ext.core.parameter_count import count_weights
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.spaces import nasbench201, nasbench201_flops
 from nni_supernet_ext.testing import ToyCellSpace, toy_supernet
-
 from tests.core.test_equals_random_one_shot import CellSpace, EveryPrimitive
 
 SPACES = [lambda: None, ToyCellSpace, EveryPrimitive, lambda: nasbench201(channels=4, cells_per_stage=1)]

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from nni.mutable import ExpressionConstraint
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableConv2d
+from scipy.stats import chisquare
+from torch import nn
+
 from nni_supernet_ext.core import Domain
 from nni_supernet_ext.errors import ConstraintError, SpaceError
 from nni_supernet_ext.testing import ToySpace
-from scipy.stats import chisquare
-from torch import nn
 
 
 class Mixed(ModelSpace):

@@ -9,11 +9,12 @@ from nni.nas.evaluator.pytorch import ClassificationModule, DataLoader, Lightnin
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.hub.pytorch import DARTS, AutoFormer, MobileNetV3Space, NasBench201, ProxylessNAS, ShuffleNetSpace
 from nni.nas.space import RawFormatModelSpace
+from torch.utils.data import TensorDataset
+
 from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
 from nni_supernet_ext.core import SubnetEvaluator
 from nni_supernet_ext.errors import SpaceError
 from nni_supernet_ext.strategies import SupernetStrategy
-from torch.utils.data import TensorDataset
 
 
 def _autoformer():

@@ -9,6 +9,8 @@ from nni.nas.evaluator.pytorch import Lightning, Trainer
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import RawFormatModelSpace
+from torch import nn
+
 from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
 from nni_supernet_ext.core import Supernet
 from nni_supernet_ext.errors import ConfigurationError, SpaceError
@@ -16,7 +18,6 @@ from nni_supernet_ext.objectives import TaskLoss
 from nni_supernet_ext.strategies import SupernetStrategy
 from nni_supernet_ext.testing import MethodCase, ToySpace, toy_evaluator
 from nni_supernet_ext.testing.training import train
-from torch import nn
 
 
 def _start(space, evaluator, **settings):

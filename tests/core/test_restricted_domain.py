@@ -7,13 +7,14 @@ from collections import Counter
 import numpy as np
 import pytest
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from torch import nn
+
 from nni_supernet_ext.core import find_extremes, resolve_complexity
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import SpaceError
 from nni_supernet_ext.spaces import nasbench201
 from nni_supernet_ext.strategies import SupernetStrategy
-from torch import nn
 
 
 def test_labels_with_a_scope_keep_their_name_and_extremes_follow_the_region() -> None:

@@ -9,6 +9,7 @@ import textwrap
 
 import pytest
 import torch
+
 from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
 from nni_supernet_ext.errors import CheckpointError
 from nni_supernet_ext.testing import MethodCase

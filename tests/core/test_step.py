@@ -7,13 +7,14 @@ import math
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import CSVLogger
+
 from nni_supernet_ext.core import Draw, Objective, PathSampler, SupernetCallback
 from nni_supernet_ext.errors import ConfigurationError, TrainingDivergedError
 from nni_supernet_ext.strategies import SupernetStrategy
 from nni_supernet_ext.testing import MethodCase, ToySpace, toy_evaluator
 from nni_supernet_ext.testing.toys import ToyModule
-from nni_supernet_ext.testing.training import differing, train
-from pytorch_lightning.loggers import CSVLogger
+from nni_supernet_ext.testing.training import train
 
 CONV = {"op": "conv", "width": 8}
 SKIP = {"op": "skip", "width": 4}

@@ -6,13 +6,14 @@ import pytest
 import torch
 import torchmetrics
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from torch import nn
+
 from nni_supernet_ext.core import SubnetEvaluator
 from nni_supernet_ext.errors import DataError, SpaceError
 from nni_supernet_ext.functional import recalibrate_batch_norm
 from nni_supernet_ext.testing import MethodCase, toy_evaluator
 from nni_supernet_ext.testing.toys import ToyModule
 from nni_supernet_ext.testing.training import differing, train
-from torch import nn
 
 CONV = {"op": "conv", "width": 8}
 SKIP = {"op": "skip", "width": 4}

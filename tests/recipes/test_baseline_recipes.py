@@ -6,6 +6,7 @@ import pytest
 import torch
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
+
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.recipes import dynas, fairnas, few_shot, spos
 from nni_supernet_ext.testing import ToyCellSpace, toy_evaluator

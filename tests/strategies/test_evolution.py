@@ -9,6 +9,7 @@ import torch
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.experiment import NasExperiment
 from nni.nas.space import RawFormatModelSpace
+
 from nni_supernet_ext.core import resolve_complexity
 from nni_supernet_ext.errors import CheckpointError, ConfigurationError, ConstraintError, SpaceError
 from nni_supernet_ext.spaces import nasbench201

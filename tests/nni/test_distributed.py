@@ -1,0 +1,99 @@
+"""Search on NNI's training service: batches of subnets, results by number, failed trials repeated."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nni
+import pytest
+from nni.nas.execution.event import IntermediateMetricEvent, ModelEventType
+from nni.nas.experiment import NasExperiment
+
+from nni_supernet_ext.core.supernet import plain
+from nni_supernet_ext.strategies import SupernetEvolution
+from nni_supernet_ext.strategies.distributed import DistributedEvaluation, TrialsFailedError, distributed_config
+from nni_supernet_ext.strategies.subnet_batch import SubnetBatch
+from nni_supernet_ext.testing import ToySpace, toy_evaluator, toy_supernet
+
+
+class Engine:
+    """Stand for NNI's engine: report every batch's subnets as some other trial's, the last batch first."""
+
+    def __init__(self, fails: Callable[[int], bool]) -> None:
+        self.callbacks: list[Any] = []
+        self.batches: list[SubnetBatch] = []
+        self.fails = fails
+
+    def register_model_event_callback(self, kind: ModelEventType, callback: Any) -> None:
+        assert kind is ModelEventType.IntermediateMetric
+        self.callbacks.append(callback)
+
+    def unregister_model_event_callback(self, kind: ModelEventType, callback: Any) -> None:
+        self.callbacks.remove(callback)
+
+    def submit_models(self, *batches: SubnetBatch) -> None:
+        for batch, other in zip(reversed(batches), batches, strict=True):
+            number = len(self.batches)
+            self.batches.append(batch)
+            for index, sample in zip(batch.indices, batch.samples, strict=True):
+                if self.fails(number):
+                    break
+                metrics = {"default": 0.0, "val_acc": float(sample["width"]), "subnet": index}
+                for callback in self.callbacks:
+                    callback(IntermediateMetricEvent(other, metrics))
+
+    def wait_models(self, *batches: SubnetBatch) -> None:
+        pass
+
+
+def samples(count: int) -> list[dict[str, Any]]:
+    return [{"op": "conv", "width": width} for width in range(count)]
+
+
+def test_results_belong_to_the_number_they_carry() -> None:
+    engine, found = Engine(lambda number: number == 1), []
+    evaluation = DistributedEvaluation(engine, Path("shared"), 3, "val_acc", 1)  # type: ignore[arg-type]
+    evaluation.evaluate(samples(7), lambda sample, metrics: found.append((sample["width"], metrics)))
+    assert sorted(width for width, _ in found) == list(range(7))
+    assert all(metrics == {"val_acc": float(width)} for width, metrics in found)
+    assert [len(batch.samples) for batch in engine.batches] == [1, 3, 3, 3], "only the failed batch again"
+    assert not engine.callbacks
+
+
+def test_trials_that_always_fail_are_an_error() -> None:
+    evaluation = DistributedEvaluation(Engine(lambda number: True), Path("shared"), 2, "val_acc", 1)  # type: ignore[arg-type]
+    with pytest.raises(TrialsFailedError, match="4 of them"):
+        evaluation.evaluate(samples(4), lambda sample, metrics: None)
+
+
+def test_batch_survives_the_way_to_the_trial() -> None:
+    batch = SubnetBatch("/shared", samples(3), [4, 5, 6], "val_acc", -1)
+    again = nni.load(nni.dump(batch))
+    assert isinstance(again, SubnetBatch)
+    assert again._dump() == batch._dump()
+
+
+def test_two_trials_at_once_find_what_one_process_finds(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    space = toy_supernet(ToySpace()).model
+    histories = []
+    for distributed in (False, True):
+        search = SupernetEvolution(population=4, cycles=0, subnets_per_trial=2, record=False, progress=False)
+        config = distributed_config(2) if distributed else None
+        made = NasExperiment(space, toy_evaluator(1, root=tmp_path), search, config)
+        made.config.experiment_working_directory = str(tmp_path)
+        try:
+            made.run(port=port)
+            if distributed:
+                jobs = made.list_trial_jobs()
+                assert len(jobs) == 2, "two subnets to a trial"
+                assert made.export_top_models(formatter="dict") == [plain(search.best.sample)]
+        finally:
+            made.stop()
+        histories.append(search.history)
+    assert histories[0] == histories[1]
