@@ -1,8 +1,8 @@
 """Time a training step against NNI's RandomOneShot and a bare PyTorch loop over the same draws.
 
 Every contender trains the same NAS-Bench-201 supernet on the same batches and subnets, in turn, several rounds; the
-result is the median over rounds of the ratio of step times within a round. One thread; processor time, so that other
-programs disturb less:
+result is the median over rounds of the ratio of step times within a round. One thread; processor time, so that
+other programs disturb less:
 
     python benchmarks/overhead.py                 # both scales
     python benchmarks/overhead.py --scale tiny --rounds 3

@@ -416,8 +416,8 @@ def _scheduled(schedule: str | None, settings: dict[str, Any]) -> dict[str, Any]
     """Put the callback of a schedule in front of the user's."""
     if schedule not in ("linear", "cosine", None):
         raise ConfigurationError(
-            f"Argument `schedule` is expected to be 'linear', 'cosine' or None, but got {schedule!r}. Use None with "
-            "a scheduler or callback of your own."
+            f"Argument `schedule` is expected to be 'linear', 'cosine' or None, but got {schedule!r}. Use None "
+            "with a scheduler or callback of your own."
         )
     own: list[Any] = []
     if schedule == "linear":

@@ -54,7 +54,8 @@ class TestTheLawsCanFail:
     """A method that breaks a law is caught by it."""
 
     def _case(self, callback):
-        return testing.MethodCase("Broken", lambda: {"callbacks": [callback()]}, lambda: {"callbacks": [callback()]})
+        settings = lambda: {"callbacks": [callback()]}  # noqa: E731
+        return testing.MethodCase("Broken", settings, settings)
 
     def test_neutral(self, tmp_path):
         from nni_supernet_ext.callbacks import ComplexityAwareLR

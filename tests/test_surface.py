@@ -99,7 +99,8 @@ def test_floors(path):
             assert own != 0 or name.split(".")[0] not in ("nni", "pytorch_lightning", "lightning"), name
             continue
         same_folder = name.split(".")[1] == parts[0]
-        assert floor < own or same_folder, f"{path.relative_to(PACKAGE)} imports {name} of the same or a higher floor"
+        message = f"{path.relative_to(PACKAGE)} imports {name} of the same or a higher floor"
+        assert floor < own or same_folder, message
 
 
 @pytest.mark.parametrize("card", sorted(PACKAGE.rglob("*.md")), ids=lambda p: p.stem)

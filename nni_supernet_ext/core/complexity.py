@@ -88,7 +88,7 @@ def find_extremes(complexity: Complexity, domain: Domain) -> Extremes:
 
     Sums over choices are solved component by component; small spaces (up to 20,000 subnets) are enumerated;
     elsewhere coordinate search runs from 20 random starts, seeded, and the result says so. A measure that runs
-    the network for each sample (FLOPs that are no sum over choices) enumerates up to 200 subnets and starts 3 times.
+    the network for each sample (FLOPs that are no sum over choices) enumerates up to 200 and starts 3 times.
 
     Args:
         complexity: Function from a sample to a number.

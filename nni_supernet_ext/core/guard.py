@@ -19,8 +19,9 @@ class NonFiniteGuard:
     """Watch the draws' losses without waiting for an accelerator at every step.
 
     On the CPU each loss is looked at before its backward pass, so the weights are still good and a
-    checkpoint is written. On an accelerator, and with several ranks, the losses are gathered and looked at every 50 draws, before
-    any checkpoint is written and at the end of each epoch, so no checkpoint holds ruined weights.
+    checkpoint is written. On an accelerator, and with several ranks, the losses are gathered and looked at
+    every 50 draws, before any checkpoint is written and at the end of each epoch, so no checkpoint holds
+    ruined weights.
     """
 
     def __init__(self) -> None:
@@ -64,7 +65,8 @@ class NonFiniteGuard:
 
     @staticmethod
     def _stop(value: float, iteration: int, draw: Draw, saved: Path | None, trainer: Any) -> None:
-        kept = saved or getattr(trainer.checkpoint_callback, "last_model_path", "") or "none was written yet"
+        written = getattr(trainer.checkpoint_callback, "last_model_path", "")
+        kept = str(saved) if saved is not None else written or "none was written yet"
         raise TrainingDivergedError(
             f"The training loss is expected to be finite, but got {value} at iteration {iteration} for the "
             f"{draw.role} [{describe_sample(draw.sample)}]. Lower the learning rate, clip gradients with "

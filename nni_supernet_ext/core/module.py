@@ -148,7 +148,7 @@ class SupernetModule(BaseOneShotLightningModule):
             self.advance_lr_schedulers(batch_idx)
         return state.loss  # type: ignore[return-value]
 
-    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
         """Log a value as Lightning does; a repeated step value takes a shorter way."""
         if not self._step_log.update(name, value, args, kwargs):
             super().log(name, value, *args, **kwargs)
@@ -225,7 +225,7 @@ class SupernetModule(BaseOneShotLightningModule):
                 component.finish()
         self.validation.close()
         self.state.batch = None
-        vars(self.training_module).pop("log", None)
+        self.training_module.__dict__.pop("log", None)
 
     # Checkpoints
 

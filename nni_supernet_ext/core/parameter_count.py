@@ -111,7 +111,7 @@ def _layer(module: PathSamplingLayer, counter: Counter) -> Callable[[Sample], fl
 
 def _repeat(module: PathSamplingRepeat, counter: Counter) -> Callable[[Sample], float]:
     parts = [_inner(block, counter) for block in module.blocks]
-    depth = Expressions().resolver(module.depth_choice)  # type: ignore[arg-type]
+    depth = Expressions().resolver(module.depth_choice)
     return lambda sample: sum(part(sample) for part in parts[: depth(sample)])
 
 

@@ -19,13 +19,12 @@ def capture_random_state(loader: Any) -> dict[str, Any]:
     Returns:
         Plain containers and tensors.
     """
-    numpy_state = np.random.get_state()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     generator = _generator(loader)
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [int(v) if not isinstance(v, (str, np.ndarray)) else _plain(v) for v in numpy_state[:4]],
-        "numpy_cached": float(numpy_state[4]),
+        "numpy": [str(name), np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
         "python": _listed(random.getstate()),
         "loader": generator.get_state() if generator is not None else None,
     }
@@ -41,8 +40,8 @@ def restore_random_state(state: dict[str, Any], loader: Any) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
         torch.cuda.set_rng_state_all([value.cpu() for value in state["cuda"]])
-    name, keys, position, has_gauss = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, state["numpy_cached"]))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     generator = _generator(loader)
@@ -52,10 +51,6 @@ def restore_random_state(state: dict[str, Any], loader: Any) -> None:
 
 def _generator(loader: Any) -> torch.Generator | None:
     return loader.generator if isinstance(loader, DataLoader) else None
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _listed(state: tuple[Any, ...]) -> list[Any]:

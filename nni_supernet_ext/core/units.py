@@ -116,10 +116,11 @@ def _merged(units: list[Unit]) -> list[Unit]:
     groups: dict[tuple[str, ...], list[Unit]] = {}
     for unit in units:
         groups.setdefault(unit.labels, []).append(unit)
-    return [
-        Unit(labels, lambda sample, members=tuple(members): sum(unit(sample) for unit in members))
-        for labels, members in groups.items()
-    ]
+    return [Unit(labels, _summing(members)) for labels, members in groups.items()]
+
+
+def _summing(units: list[Unit]) -> Callable[[Sample], float]:
+    return lambda sample: sum(unit(sample) for unit in units)
 
 
 def _product(grids: list[list[Any]]) -> Iterator[tuple[Any, ...]]:

@@ -54,8 +54,10 @@ class BatchWriter:
     def add(self, *rows: Row) -> None:
         """Have rows written soon; returns at once. Rows of one call are written together."""
         with self._changed:
+            idle = not self._pending
             self._pending.extend(rows)
-            self._changed.notify()
+            if idle:  # Otherwise the thread waits for its next commit anyway.
+                self._changed.notify()
 
     def close(self, patience: float = 10.0) -> int:
         """Write what is pending and end the thread.

@@ -49,8 +49,8 @@ class Budget:
             smallest = find_extremes(measure, self._domain)
             if smallest.minimum > bound:
                 raise ConstraintError(
-                    f"Argument `{name}` is expected to admit the smallest subnet, which has {smallest.minimum:,.0f}, "
-                    f"but got {bound:,.0f}. Raise it, or use a smaller space."
+                    f"Argument `{name}` is expected to admit the smallest subnet, which has "
+                    f"{smallest.minimum:,.0f}, but got {bound:,.0f}. Raise it, or use a smaller space."
                 )
 
     def admits(self, sample: Sample) -> bool:

@@ -168,7 +168,7 @@ class SupernetEvolution(Strategy):
                 f"The experiment's model format is expected to be 'raw', but got {type(model_space).__name__}. "
                 "Leave `config` out, or use NasExperimentConfig('sequential', 'raw', 'local')."
             )
-        self.supernet = Supernet(model_space.model_space)  # type: ignore[arg-type]
+        self.supernet = Supernet(model_space.model_space)
         domain = self.supernet.domain
         if len(domain.options) != len(domain.labels):
             infinite = [label for label in domain.labels if label not in domain.options]
@@ -240,7 +240,7 @@ class SupernetEvolution(Strategy):
         self.supernet.model.to(self._home)
         super()._cleanup()
 
-    def list_models(self, sort: bool = True, limit: int | None = None) -> Iterator[SubnetModel]:  # type: ignore[override]
+    def list_models(self, sort: bool = True, limit: int | None = None) -> Iterator[SubnetModel]:
         """Yield the evaluated subnets, best first.
 
         Args:

@@ -145,7 +145,7 @@ class SupernetStrategy(RandomOneShot):
         """Check the whole run and make the Lightning module that trains it."""
         evaluator = self._evaluator
         assert evaluator is not None and self._model_space is not None
-        model = self._model_space.model_space  # type: ignore[attr-defined]
+        model = self._model_space.model_space
         supernet = Supernet(model, self._domain)
         known = [c for c in evaluator.trainer.callbacks if isinstance(c, Component) or getattr(c, "claims", None)]
         self._plan = Plan(
@@ -200,7 +200,7 @@ class SupernetStrategy(RandomOneShot):
         if sort:
             names.sort(key=lambda name: _quality(validation.results[name]), reverse=True)
         for name in names[:limit]:
-            yield self.model_space.freeze(dict(validation.subnets[name]))  # type: ignore[attr-defined]
+            yield self.model_space.freeze(dict(validation.subnets[name]))
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the checkpoint is, or will be: known before training, so a killed run can resume."""
@@ -221,7 +221,7 @@ class SupernetStrategy(RandomOneShot):
     @property
     def module(self) -> SupernetModule:
         """The Lightning module that trains the supernet; available once the experiment has started."""
-        return self.oneshot_module  # type: ignore[return-value]
+        return self.oneshot_module
 
     @property
     def plan(self) -> Plan:
@@ -240,7 +240,7 @@ class SupernetStrategy(RandomOneShot):
     @property
     def _mutated_evaluator(self) -> Lightning:
         assert self._mutated_model_space is not None
-        return self._mutated_model_space.evaluator  # type: ignore[return-value]
+        return self._mutated_model_space.evaluator
 
     @property
     def _checkpoint_folder(self) -> Path | None:
@@ -310,7 +310,8 @@ class SupernetStrategy(RandomOneShot):
         for name, value in (("validate", self.validate), ("recalibrate_batches", self.recalibrate_batches)):
             if not isinstance(value, Mapping) and not (isinstance(value, int) and value >= 0):
                 problems.append(
-                    f"Argument `{name}` is expected to be an integer of at least 0, but got {value!r}. Use 0 for none."
+                    f"Argument `{name}` is expected to be an integer of at least 0, but got {value!r}. "
+                    "Use 0 for none."
                 )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             problems.append(

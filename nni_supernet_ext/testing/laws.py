@@ -71,7 +71,7 @@ def _straight(case: MethodCase, root: Path, epochs: int, stop_after: int) -> Run
 def check_commute(cases: Sequence[MethodCase], root: Path) -> None:
     """Check that callbacks with different claims give the same weights in any order."""
     for first, second in combinations(cases, 2):
-        settings = [first.settings().get("callbacks"), second.settings().get("callbacks")]
+        settings = [first.settings().get("callbacks", []), second.settings().get("callbacks", [])]
         if not all(settings) or _claims(settings[0]) & _claims(settings[1]):
             continue
         runs = []

@@ -61,29 +61,37 @@ class ToyCellSpace(ModelSpace):
     def __init__(self, channels: int = 4) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, channels, 3, stride=2, padding=1)
-        self.cells = nn.ModuleList([_cell(channels), _cell(channels)])
+        self.cells = nn.ModuleList([ToyCell(channels), ToyCell(channels)])
         self.head = nn.Linear(channels, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify images, shape ``(N, 3, H, W)`` -> ``(N, 10)``."""
         x = self.stem(x)
         for cell in self.cells:
-            for edge in cell:
-                x = edge(x)
+            x = cell(x)
         return self.head(x.mean(dim=(2, 3)))
 
 
-def _cell(channels: int) -> nn.ModuleList:
-    return nn.ModuleList(
-        LayerChoice(
-            {
-                "conv": nn.Sequential(nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)),
-                "point": nn.Sequential(nn.ReLU(), nn.Conv2d(channels, channels, 1)),
-                "skip": nn.Identity(),
-            },
-            label=f"edge_{index}",
-        )
-        for index in range(2)
+class ToyCell(nn.Module):
+    """Two edges in a row, each with three candidates."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = (_edge(channels, index) for index in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep the shape ``(N, C, H, W)``."""
+        return self.second(self.first(x))
+
+
+def _edge(channels: int, index: int) -> LayerChoice:
+    return LayerChoice(
+        {
+            "conv": nn.Sequential(nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)),
+            "point": nn.Sequential(nn.ReLU(), nn.Conv2d(channels, channels, 1)),
+            "skip": nn.Identity(),
+        },
+        label=f"edge_{index}",
     )
 
 

@@ -146,7 +146,7 @@ def test_mixed_clusters_in_one_step_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("by", "optimizer", "message"),
     [
-        ("nope", None, r"`by` is expected to be the label of a choice, but got 'nope'. Use one of \['width', 'op'\]"),
+        ("nope", None, r"`by` is expected to be the label .* but got 'nope'. Use one of \['width', 'op'\]"),
         (3, None, r"`by` is expected to be a label, a function of the sample or None, but got 3"),
         ("op", torch.optim.SGD, "expected to have momentum .* SGD with momentum 0"),
         ("op", torch.optim.Adagrad, "expected to be SGD, Adam.* but got Adagrad"),

@@ -99,7 +99,7 @@ def test_measuring_leaves_the_supernet_alone():
 
 
 def test_unknown_measure_and_missing_input_are_refused():
-    with pytest.raises(ConfigurationError, match="but got 'latency'. Use one of them"):
+    with pytest.raises(ConfigurationError, match=r"but got 'latency'\. Use one of them"):
         resolve_complexity("latency", toy_supernet())
     with pytest.raises(ConfigurationError, match="`inputs` is expected to be an example input batch"):
         resolve_complexity("flops", toy_supernet())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import pytorch_lightning as pl
@@ -49,7 +50,8 @@ class Gradients(SupernetCallback):
 
     @staticmethod
     def _measure(optimizer):
-        flat = torch.cat([p.grad.flatten() for g in optimizer.param_groups for p in g["params"] if p.grad is not None])
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
         return flat.norm().item(), flat.abs().max().item()
 
 
@@ -69,7 +71,8 @@ def test_gradients_of_several_draws_sum_to_that_of_the_summed_loss(tmp_path):
     class Keep(SupernetCallback):
         def on_before_update(self, state, optimizer):
             if not kept:
-                kept.append([None if p.grad is None else p.grad.clone() for p in optimizer.param_groups[0]["params"]])
+                parameters = optimizer.param_groups[0]["params"]
+                kept.append([None if p.grad is None else p.grad.clone() for p in parameters])
                 kept.append((state.batch[0].clone(), state.batch[1].clone()))
 
     paths = Fixed(Draw(CONV), Draw(SKIP, weight=0.25))
@@ -131,7 +134,7 @@ def test_unsampled_weights_stay_or_decay(tmp_path, set_to_none):
 
     settings = {"paths": Alternate(), "callbacks": [Watch()], "set_to_none": set_to_none}
     train(_case(space=Space), settings, tmp_path, epochs=1)
-    moved = [not torch.equal(a, b) for a, b in zip(snapshots, snapshots[1:], strict=False)]
+    moved = [not torch.equal(a, b) for a, b in pairwise(snapshots)]
     assert moved == [not set_to_none] * 3
 
 
@@ -165,7 +168,7 @@ def test_plateau_scheduler_is_refused(tmp_path):
         made.module.__class__ = Module
         return made
 
-    with pytest.raises(ConfigurationError, match="but got ReduceLROnPlateau. Use for example"):
+    with pytest.raises(ConfigurationError, match=r"but got ReduceLROnPlateau\. Use for example"):
         train(_case(evaluator=evaluator), {}, tmp_path)
 
 

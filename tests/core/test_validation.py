@@ -92,7 +92,8 @@ def test_logged_metric_objects_are_kept_apart(tmp_path):
         made.module.__class__ = Module
         return made
 
-    run = train(_case(evaluator=evaluator), {"validate": {"a": CONV, "b": SKIP}, "recalibrate_batches": 0}, tmp_path)
+    settings = {"validate": {"a": CONV, "b": SKIP}, "recalibrate_batches": 0}
+    run = train(_case(evaluator=evaluator), settings, tmp_path)
     supernet = run.strategy.trained
     images = torch.cat([x for x, _ in run.evaluator.val_dataloaders])
     labels = torch.cat([y for _, y in run.evaluator.val_dataloaders])
@@ -115,7 +116,8 @@ def test_unknown_sample_is_refused(tmp_path):
 
 
 def test_export_lists_only_validated_subnets_best_first(tmp_path):
-    run = train(_case(), {"validate": {"a": CONV, "b": SKIP, "c": {"op": "linear", "width": 8}}}, tmp_path, epochs=6)
+    subnets = {"a": CONV, "b": SKIP, "c": {"op": "linear", "width": 8}}
+    run = train(_case(), {"validate": subnets}, tmp_path, epochs=6)
     results = run.strategy.module.validation.results
     best = max(results, key=lambda name: results[name]["val_acc"])
     samples = [model.sample for model in run.strategy.list_models(limit=None)]
