@@ -60,7 +60,7 @@ class NonFiniteGuard:
     @staticmethod
     def _save(trainer: Any) -> Path:
         path = Path(trainer.default_root_dir) / "before_nonfinite_loss.ckpt"
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         return path
 
     @staticmethod

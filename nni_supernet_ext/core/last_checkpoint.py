@@ -29,5 +29,5 @@ class LastCheckpoint(Checkpoint):
         """Write the checkpoint; Lightning puts the finished file in place in one move."""
         if trainer.fast_dev_run:
             return
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
         self.last_model_path = str(self.path)

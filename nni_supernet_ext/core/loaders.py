@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from itertools import islice
@@ -46,12 +47,22 @@ def _own_loader(loader: Any, seed: int) -> Any:
     if type(loader.batch_sampler) is not BatchSampler:
         return loader
     generator = torch.Generator().manual_seed(seed)
+    shuffled = isinstance(loader.sampler, RandomSampler)
     return DataLoader(
         loader.dataset,
         batch_size=loader.batch_size,
-        shuffle=isinstance(loader.sampler, RandomSampler),
-        sampler=None if isinstance(loader.sampler, RandomSampler) else loader.sampler,
+        shuffle=shuffled,
+        sampler=None if shuffled else _own_sampler(loader.sampler, seed),
         collate_fn=loader.collate_fn,
         drop_last=loader.drop_last,
         generator=generator,
     )
+
+
+def _own_sampler(sampler: Any, seed: int) -> Any:
+    """Copy a sampler that draws from a generator of its own, so that the original is not advanced."""
+    if not isinstance(getattr(sampler, "generator", None), torch.Generator):
+        return sampler
+    copied = copy.copy(sampler)
+    copied.generator = torch.Generator().manual_seed(seed)
+    return copied
