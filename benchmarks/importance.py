@@ -7,8 +7,8 @@
 each. All train the same paths on the same batches: with shares of 0, everything is measured, averaged and turned
 into distributions, and the draws stay the uniform ones. So the difference is the methods' own time, not that of
 other paths. Reported are the ratios of processor time and of elapsed time per step, their median over the rounds,
-and the share of a step's processor time that is spent inside the methods' own hooks, the steadiest of the three. The
-expectation is at most 1.05 for PA&DA.
+and the share of a step's processor time that is spent inside the methods' own hooks, the steadiest of the three.
+The expectation is at most 1.05 for PA&DA.
 
 `variance` trains SPOS, PA, DA and PA&DA with the linear shares on real images (`cifar10_small.npz` in FOLDER) and
 records the supernet's gradient variance per epoch, in a JSON file and a figure beside it.

@@ -7,9 +7,10 @@ import random
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset, WeightedRandomSampler
+
 from nni_supernet_ext.core.loaders import detached_batches
 from nni_supernet_ext.testing.training import RandomState
-from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset, WeightedRandomSampler
 
 DATA = TensorDataset(torch.arange(12))
 
