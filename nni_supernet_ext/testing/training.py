@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,34 @@ def train(
         >>> len(run.draws)
         4
     """
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    evaluator = case.evaluator(max_epochs=epochs, root=root, **(evaluator_arguments or {}))
+    with _quiet():
+        return _train(case, settings, Path(root), epochs, seed, space, evaluator_arguments or {})
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the host's remarks on every tiny run off the console."""
+    loggers = [logging.getLogger(name) for name in _QUIET]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _train(
+    case: MethodCase,
+    settings: Mapping[str, Any],
+    root: Path,
+    epochs: int,
+    seed: int,
+    space: Any,
+    evaluator_arguments: Mapping[str, Any],
+) -> Run:
+    evaluator = case.evaluator(max_epochs=epochs, root=root, **evaluator_arguments)
     trace = Trace()
     arguments = {"seed": seed, "validate": 1, "recalibrate_batches": 2, **settings}
     strategy = SupernetStrategy(**{**arguments, "callbacks": [*arguments.get("callbacks", []), trace]})

@@ -146,7 +146,7 @@ def test_chooses_distinct_groups(scripts: Any, made_up: Path, tiny: Any) -> None
 def test_only_methods_without_a_rate_of_their_own_get_the_cosine(scripts: Any, tiny: Any) -> None:
     methods = scripts["methods"]
     owners = {name for name, method in methods.METHODS.items() if methods.owns_learning_rate(method())}
-    assert owners == {"calr", "calr_ms"}
+    assert owners == {"calr", "calr_ms", "panda_calr_ms"}
     task = scripts["task"].ImageClassification(tiny, cosine=True)
     task.set_model(torch.nn.Linear(2, 2))
     configured = task.configure_optimizers()

@@ -77,6 +77,8 @@ def test_batch_survives_the_way_to_the_trial() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # NNI leaves a socket open
+# NNI leaves the socket open with which it looks whether a port is free.
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_two_trials_at_once_find_what_one_process_finds(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -66,6 +66,7 @@ def test_parts_follow_the_parameters() -> None:
 
 
 def test_reports_each_epoch_once_and_the_final(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
     channel = Channel()
     connect(monkeypatch, tmp_path / "trial", channel)
     truth = {"conv": 3.0, "linear": 2.0, "skip": 1.0}
@@ -86,7 +87,7 @@ def test_reports_each_epoch_once_and_the_final(monkeypatch: pytest.MonkeyPatch, 
     )
     assert last["kendall_tau"] == pytest.approx(expected, nan_ok=True)
     assert final == {name: value for name, value in last.items() if "/" not in name}
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_manager_gone_then_resumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
