@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
-from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 Log = Callable[..., None]
@@ -63,8 +62,3 @@ def forward_inputs(module: Any, batch: Any) -> Any:
     """Run the model on the inputs of a training batch, for BN statistics."""
     inputs = batch[0] if isinstance(batch, (list, tuple)) else batch
     return module.model(inputs)
-
-
-def has_validation_step(module: Any) -> bool:
-    """Tell whether the evaluator's module implements ``validation_step``."""
-    return is_overridden("validation_step", module)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -132,11 +131,3 @@ class Supernet:
 def _fingerprint(tensor: torch.Tensor) -> tuple[Any, ...]:
     flat = tensor.detach().reshape(-1)
     return (tuple(tensor.shape), flat[: min(8, flat.numel())].tolist().__repr__())
-
-
-def plain(sample: Mapping[Any, Any]) -> dict[str, Any]:
-    """Turn a sample's labels into plain strings.
-
-    NNI's labels are a subclass of ``str`` that ``torch.load(weights_only=True)`` refuses.
-    """
-    return {str(label): value for label, value in sample.items()}

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from nni_supernet_ext._compat.samples import plain_sample
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.draw import Draw
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.slots import PathSampler
 from nni_supernet_ext.core.state import StepState
-from nni_supernet_ext.core.supernet import plain
 from nni_supernet_ext.errors import ConstraintError
 
 _PATIENCE = 1000
@@ -69,7 +69,7 @@ class GradualPathSampler(PathSampler):
 
     def checkpoint_state(self) -> dict[str, Any]:
         """Return the subnet that the next step modifies."""
-        return {"current": None if self._current is None else plain(self._current)}
+        return {"current": None if self._current is None else plain_sample(self._current)}
 
     def restore_state(self, state: dict[str, Any]) -> None:
         """Take over the subnet that the next step modifies."""

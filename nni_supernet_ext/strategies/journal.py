@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nni_supernet_ext._compat.samples import plain_sample
 from nni_supernet_ext.core.draw import Sample
-from nni_supernet_ext.core.supernet import plain
 from nni_supernet_ext.errors import CheckpointError
 
 
@@ -19,7 +19,7 @@ def sample_key(sample: Sample) -> str:
         >>> sample_key({'b': 1, 'a': [0]})
         '{"a": [0], "b": 1}'
     """
-    return json.dumps(plain(sample), sort_keys=True, default=str)
+    return json.dumps(plain_sample(sample), sort_keys=True, default=str)
 
 
 class Journal:
@@ -53,7 +53,7 @@ class Journal:
         """Remember a sample's metrics and write them down before returning."""
         self.entries[sample_key(sample)] = dict(metrics)
         if self.path is not None:
-            line = json.dumps({"sample": plain(sample), "metrics": dict(metrics)}, default=str)
+            line = json.dumps({"sample": plain_sample(sample), "metrics": dict(metrics)}, default=str)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 

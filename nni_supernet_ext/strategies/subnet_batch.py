@@ -10,8 +10,9 @@ import cloudpickle
 import nni
 from nni.nas.space import ExecutableModelSpace, ModelStatus
 
+from nni_supernet_ext._compat.samples import plain_sample
 from nni_supernet_ext.core.evaluation import SubnetEvaluator
-from nni_supernet_ext.core.supernet import Supernet, plain
+from nni_supernet_ext.core.supernet import Supernet
 
 INDEX = "subnet"
 """Name of the metric that tells which subnet of the search a result belongs to."""
@@ -64,7 +65,7 @@ class SubnetBatch(ExecutableModelSpace):
         super().__init__(ModelStatus.Frozen)
         self.evaluator = None
         self.checkpoint = checkpoint
-        self.samples = [plain(sample) for sample in samples]
+        self.samples = [plain_sample(sample) for sample in samples]
         self.indices = list(indices)
         self.metric_name = metric
         self.sign = sign

@@ -9,9 +9,10 @@ import nni
 from nni.nas.space import ExecutableModelSpace, ModelStatus
 from torch import nn
 
+from nni_supernet_ext._compat.samples import plain_sample
 from nni_supernet_ext.core.draw import describe_sample
 from nni_supernet_ext.core.evaluation import Activate
-from nni_supernet_ext.core.supernet import Supernet, plain
+from nni_supernet_ext.core.supernet import Supernet
 
 Measure = Callable[[dict[str, Any]], dict[str, float]]
 
@@ -43,7 +44,7 @@ class SubnetModel(ExecutableModelSpace):
     ) -> None:
         super().__init__(ModelStatus.Frozen)
         self.evaluator = None
-        self.sample = plain(sample)
+        self.sample = plain_sample(sample)
         self.results: dict[str, float] = {}
         self._supernet = supernet
         self._measure = measure

@@ -17,9 +17,9 @@ from nni.nas.space import RawFormatModelSpace
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nni_supernet_ext._compat.samples import plain_sample
 from nni_supernet_ext.core.callback import SupernetCallback
 from nni_supernet_ext.core.state import StepState
-from nni_supernet_ext.core.supernet import plain
 from nni_supernet_ext.strategies.supernet import SupernetStrategy
 from nni_supernet_ext.testing.case import MethodCase
 
@@ -54,7 +54,7 @@ class Trace(SupernetCallback):
 
     def on_draws(self, state: StepState) -> None:
         """Record the step's samples."""
-        self.draws.append([plain(draw.sample) for draw in state.draws])
+        self.draws.append([plain_sample(draw.sample) for draw in state.draws])
 
     def on_after_update(self, state: StepState, optimizer: Optimizer) -> None:
         """Record the rate that was in force."""

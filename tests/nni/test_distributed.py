@@ -12,7 +12,7 @@ import pytest
 from nni.nas.execution.event import IntermediateMetricEvent, ModelEventType
 from nni.nas.experiment import NasExperiment
 
-from nni_supernet_ext.core.supernet import plain
+from nni_supernet_ext._compat.samples import plain_sample
 from nni_supernet_ext.strategies import SupernetEvolution
 from nni_supernet_ext.strategies.distributed import DistributedEvaluation, TrialsFailedError, distributed_config
 from nni_supernet_ext.strategies.subnet_batch import SubnetBatch
@@ -95,7 +95,7 @@ def test_two_trials_at_once_find_what_one_process_finds(tmp_path: Path) -> None:
             if distributed:
                 jobs = made.list_trial_jobs()
                 assert len(jobs) == 2, "two subnets to a trial"
-                assert made.export_top_models(formatter="dict") == [plain(search.best.sample)]
+                assert made.export_top_models(formatter="dict") == [plain_sample(search.best.sample)]
         finally:
             made.stop()
         histories.append(search.history)
