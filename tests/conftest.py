@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -10,6 +11,11 @@ import pytest
 import nni_supernet_ext  # noqa: F401 - makes torchvision importable and NNI quiet before any test imports them
 
 import torch  # isort: skip
+
+
+def pytest_unconfigure() -> None:
+    """Let NNI say good-bye for every experiment without a traceback: pytest has closed its stream by then."""
+    logging.raiseExceptions = False
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -81,7 +81,7 @@ def test_each_part_trains_its_own_candidates_only(three) -> None:
         assert len(steps) == 8 and {sample["edge_0"] for step in steps for sample in step} == {op}
         assert len({sample["edge_1"] for step in steps for sample in step}) > 1
     first, second = (three.weights.parts[i].weights for i in (0, 1))
-    name = "cells.0.0.conv.1.weight"
+    name = "cells.0.first.conv.1.weight"
     assert name in first and name in fresh.state_dict()
     assert not torch.equal(first[name], second[name])  # trained in one part, untouched in the other
     assert torch.equal(second[name], three.weights.parts[2].weights[name])
