@@ -15,7 +15,7 @@ from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.oneshot.pytorch.strategy import is_supernet
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import RandomOneShot
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
 from nni_supernet_ext._compat.nni_experiment import announce_experiments
 from nni_supernet_ext._compat.nni_fixes import apply_nni_fixes
@@ -205,7 +205,7 @@ class SupernetStrategy(RandomOneShot):
     def state_dict(self) -> dict[str, Any]:
         """Return where the checkpoint is, or will be: known before training, so a killed run can resume."""
         folder = self._checkpoint_folder
-        return {} if folder is None else {"ckpt_path": str(folder / "last.ckpt")}
+        return {} if folder is None else {"ckpt_path": str((folder / "last.ckpt").resolve())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the checkpoint that :meth:`state_dict` names, if it was ever written."""
@@ -269,7 +269,8 @@ class SupernetStrategy(RandomOneShot):
             if last.exists() and fit_kwargs.get("ckpt_path") is None:
                 _logger.info("Resuming from %s.", last)
                 fit_kwargs["ckpt_path"] = str(last)
-        trainer.callbacks = [*kept, *own]
+        # Checkpoints last, as Lightning orders them: they save what the others have just done.
+        trainer.callbacks = sorted([*kept, *own], key=lambda callback: isinstance(callback, Checkpoint))
         try:
             yield
         finally:
