@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer, RAdam
 
 from nni_supernet_ext.core.callback import SupernetCallback
-from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.core.draw import Sample, hashable
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.errors import ConfigurationError
@@ -108,7 +108,7 @@ class MomentumSeparation(SupernetCallback):
             return
         self.label = self.by if self.by is not None else default_label(plan)
         label = self.label
-        self._cluster = lambda sample: _hashable(sample[label])
+        self._cluster = lambda sample: hashable(sample[label])
 
     def on_draws(self, state: StepState) -> None:
         """Check that one optimizer step needs one momentum."""
@@ -150,12 +150,12 @@ class MomentumSeparation(SupernetCallback):
     def restore_state(self, state: dict[str, Any]) -> None:
         """Rebuild the momenta, each beside its parameter."""
         parameters = {index: p for p, index in self._indices().items()}
-        self._started, self._active = state["started"], _hashable(state["active"])
+        self._started, self._active = state["started"], hashable(state["active"])
         for cluster, saved in state["clusters"]:
             restored: Any = defaultdict(dict)
             for index, values in saved.items():
                 restored[parameters[index]] = _beside(parameters[index], values)
-            self._states[_hashable(cluster)] = restored
+            self._states[hashable(cluster)] = restored
 
     def _indices(self) -> dict[Tensor, int]:
         groups = self._optimizer.param_groups if self._optimizer is not None else []
@@ -204,10 +204,6 @@ def default_label(plan: Plan, excluded: frozenset[str] = frozenset()) -> str:
     if repeated:
         return repeated[int(np.random.default_rng(plan.seed).integers(len(repeated)))]
     return next((label for label in eligible if counts[label]), eligible[0])
-
-
-def _hashable(value: Any) -> Hashable:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _beside(parameter: nn.Parameter | Tensor, values: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import (
 )
 from torch import nn
 
-from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.core.draw import Sample, hashable
 from nni_supernet_ext.core.supernet import Supernet
 
 Parameters = tuple[nn.Parameter, ...]
@@ -64,7 +64,7 @@ class CandidateParameters:
             Parameters, none for a candidate without weights.
         """
         depends, table = self._tables[label]
-        return table.get(tuple(_hashable(sample[name]) for name in depends), ())
+        return table.get(tuple(hashable(sample[name]) for name in depends), ())
 
     def _sized(self, supernet: Supernet) -> None:
         """Add the choices that size modules: every candidate computes with the same tensors."""
@@ -113,7 +113,3 @@ def _repeat_entries(repeat: PathSamplingRepeat) -> Iterator[Entry]:
         count = depth.freeze({labels[0]: value})
         parameters = tuple(p for block in list(repeat.blocks)[:count] for p in block.parameters())
         yield labels[0], (labels[0],), (value,), parameters
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -33,6 +33,16 @@ class Draw:
     weight: float = 1.0
 
 
+def hashable(value: Any) -> Any:
+    """Return a chosen value as a key: lists (choices of several inputs) become tuples.
+
+    Example:
+        >>> hashable([0, 2]), hashable('conv')
+        ((0, 2), 'conv')
+    """
+    return tuple(value) if isinstance(value, list) else value
+
+
 def describe_sample(sample: Sample, limit: int = 400) -> str:
     """Write a sample on one line, for messages and logs.
 

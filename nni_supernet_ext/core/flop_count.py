@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.core.draw import Sample, hashable
 from nni_supernet_ext.core.supernet import Supernet
-from nni_supernet_ext.core.units import Unit, UnitSum, _hashable
+from nni_supernet_ext.core.units import Unit, UnitSum
 
 _CHECKS = 8
 
@@ -40,7 +40,7 @@ def flop_count(supernet: Supernet, inputs: Any) -> Callable[[Sample], float]:
     known: dict[Any, float] = {}
 
     def measure(sample: Sample) -> float:
-        key = tuple(_hashable(sample[label]) for label in supernet.domain.labels)
+        key = tuple(hashable(sample[label]) for label in supernet.domain.labels)
         if key not in known:
             known[key] = _run(supernet, sample, inputs)
         return known[key]

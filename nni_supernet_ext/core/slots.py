@@ -75,6 +75,17 @@ class WeightStore(Component):
         """Make the supernet compute a subnet with the copy of the weights that belongs to it."""
         raise NotImplementedError(f"{type(self).__name__} does not implement `activate`.")
 
+    def digest(self, supernet: Supernet) -> str:
+        """Return a text that differs for other weights, so that stored evaluations are not mixed up.
+
+        Args:
+            supernet: The supernet whose weights the store chooses from.
+
+        Returns:
+            The text; empty (default) where the store cannot tell.
+        """
+        return ""
+
 
 class Objective(Component):
     """Decide the loss of one draw.

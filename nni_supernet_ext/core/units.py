@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nni_supernet_ext.core.domain import Domain
-from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.core.draw import Sample, hashable
 
 _ENUMERATION_LIMIT = 100_000
 
@@ -23,15 +23,11 @@ class Unit:
 
     def __call__(self, sample: Sample) -> float:
         """Return the summand for a sample."""
-        key = tuple(_hashable(sample[label]) for label in self.labels)
+        key = tuple(hashable(sample[label]) for label in self.labels)
         value = self._known.get(key)
         if value is None:
             value = self._known[key] = self.compute(sample)
         return value
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 class UnitSum:

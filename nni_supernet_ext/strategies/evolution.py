@@ -197,7 +197,13 @@ class SupernetEvolution(Strategy):
             constraint=self.constraint,
             inputs=self._example(evaluator) if self.count_flops or self.max_flops is not None else None,
         )
-        identity = {"choices": [repr(m) for m in domain.mutables.values()], "seed": self.seed}
+        identity = {
+            "choices": [repr(m) for m in domain.mutables.values()],
+            "seed": self.seed,
+            "recalibrate_batches": self.recalibrate_batches,
+            "limit_batches": self.limit_batches,
+            "weights": self.weights.digest(self.supernet) if self.journal is not None else "",
+        }
         self._journal = Journal(self.journal, identity)
         self._distributed = self._share(evaluator, engine) if _is_distributed(engine) else None
         return model_space

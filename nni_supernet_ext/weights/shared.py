@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+
+import torch
+
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.slots import WeightStore
 from nni_supernet_ext.core.supernet import Supernet
@@ -24,3 +28,10 @@ class SharedWeights(WeightStore):
     def activate(self, supernet: Supernet, sample: Sample) -> None:
         """Activate the subnet in place."""
         supernet.activate(sample)
+
+    def digest(self, supernet: Supernet) -> str:
+        """Return the SHA-256 of all weights and statistics."""
+        digest = hashlib.sha256()
+        for value in supernet.model.state_dict().values():
+            digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()

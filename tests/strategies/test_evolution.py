@@ -143,6 +143,13 @@ def test_journal_of_another_search_is_refused(tmp_path):
     _search(space, evaluator, population=2, cycles=0, journal=path)
     with pytest.raises(CheckpointError, match="expected to belong to this search"):
         _search(space, evaluator, population=2, cycles=0, journal=path, seed=9)
+    with pytest.raises(CheckpointError, match="expected to belong to this search"):
+        _search(space, evaluator, population=2, cycles=0, journal=path, recalibrate_batches=1)
+    _search(space, evaluator, population=2, cycles=0, journal=path)
+    with torch.no_grad():
+        space.head.weight[0, 0] += 1e-3  # another training: its subnets have other accuracies
+    with pytest.raises(CheckpointError, match="expected to belong to this search"):
+        _search(space, evaluator, population=2, cycles=0, journal=path)
 
 
 def test_search_leaves_the_supernet_alone(tmp_path):
