@@ -82,7 +82,10 @@ class Experiment:
 
     @property
     def listed(self) -> dict[str, Any]:
-        (entry,) = json.loads((self.home / "nni-experiments" / ".experiment").read_text()).values()
+        """Return NNI's entry of the experiment; NNI empties the file for a moment whenever it writes it."""
+        file = self.home / "nni-experiments" / ".experiment"
+        wait(lambda: file.read_text().endswith("}"), 10)
+        (entry,) = json.loads(file.read_text()).values()
         return dict(entry)
 
     def trials(self) -> list[StoredTrial]:
