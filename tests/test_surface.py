@@ -15,7 +15,17 @@ from nni_supernet_ext.testing.cases import CASES
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "nni_supernet_ext"
 METHOD_FOLDERS = ("paths", "data", "weights", "objectives", "callbacks")
-PUBLIC = (*METHOD_FOLDERS, "core", "functional", "spaces", "benchmarks", "strategies", "plots", "testing")
+PUBLIC = (
+    *METHOD_FOLDERS,
+    "core",
+    "functional",
+    "spaces",
+    "benchmarks",
+    "strategies",
+    "plots",
+    "diagnostics",
+    "testing",
+)
 FLOORS = {
     "errors": -2,
     "_compat": -1,
@@ -29,6 +39,7 @@ FLOORS = {
     "spaces": 2,
     "benchmarks": 2,
     "plots": 2,
+    "diagnostics": 2,
     "recording": 2.5,
     "trial": 4,
     "strategies": 3,

@@ -1,20 +1,18 @@
-"""Ground truth of all 15,625 NAS-Bench-201 architectures: accuracies, parameters, FLOPs."""
+"""Ground truth of all 15,625 NAS-Bench-201 architectures: accuracies, parameters, FLOPs, latencies."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from nni_supernet_ext.benchmarks.nasbench201_table import Column, Table, as_table, load_table
-from nni_supernet_ext.errors import ConfigurationError, DataError, SpaceError
+from nni_supernet_ext.benchmarks import nasbench201_hardware as hardware
+from nni_supernet_ext.benchmarks.nasbench201_sources import columns_from_nats, columns_from_nni
+from nni_supernet_ext.benchmarks.oracle import Architecture, BenchmarkOracle, check_choice
+from nni_supernet_ext.benchmarks.tables import Table, TableFormat
 
 __all__ = ["NasBench201Oracle"]
 
-# Digit order and digit values of the table's `code` column.
 _EDGES = ("0_1", "0_2", "1_2", "0_3", "1_3", "2_3")
-_OPERATIONS = ("none", "skip_connect", "conv_1x1", "conv_3x3", "avg_pool_3x3")
-_DIGITS = {operation: str(digit) for digit, operation in enumerate(_OPERATIONS)}
 # data set -> prefix of its columns, classes of its classifier
 _DATASETS = {"cifar10": ("c10", 10), "cifar100": ("c100", 100), "imagenet16-120": ("in16", 120)}
 _SPLITS = ("test", "valid")
@@ -22,10 +20,8 @@ _EPOCHS = {200: "", 12: "_e12"}
 # The classifier reads 64 features; the table's parameters are those of its 10-class form.
 _PARAMS_PER_CLASS = 65
 
-Architecture = Mapping[str, str] | str | int
 
-
-class NasBench201Oracle:
+class NasBench201Oracle(BenchmarkOracle):
     """Look up what NAS-Bench-201 measured for an architecture.
 
     An architecture is given as a sample of the search space, as an architecture string, or as its official
@@ -33,7 +29,10 @@ class NasBench201Oracle:
 
     Args:
         path: Table as a csv file (may be gzipped), or the folder that holds ``nasbench201.csv.gz``. Default:
-            the folder named by the environment variable ``NNI_SUPERNET_DATA``.
+            the folder named by the environment variable ``NNI_SUPERNET_DATA``. Other sources:
+            :meth:`from_nni` and :meth:`from_nats`, whose result :meth:`save` writes as such a file.
+        hardware_path: Table of latencies, or the folder that holds ``nasbench201_hw.csv.gz``; read at the first
+            call of :meth:`latency`. Default: where ``path`` leads.
 
     Attributes:
         table: Column name -> array over all architectures in index order, read-only: ``arch`` and ``code`` as
@@ -54,113 +53,91 @@ class NasBench201Oracle:
 
     Reference:
         Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search",
-        ICLR 2020; Dong et al., "NATS-Bench", TPAMI 2021 (topology search space).
+        ICLR 2020; Dong et al., "NATS-Bench", TPAMI 2021 (topology search space); latencies: Li et al.,
+        "HW-NAS-Bench: Hardware-Aware Neural Architecture Search Benchmark", ICLR 2021.
     """
 
-    table: Table
+    format = TableFormat(
+        name="NAS-Bench-201",
+        file="nasbench201",
+        labels=tuple(f"cell/{edge}" for edge in _EDGES),
+        candidates=("none", "skip_connect", "conv_1x1", "conv_3x3", "avg_pool_3x3"),
+        code="code",
+        texts=("arch",),
+        group="iso_group",
+        source=(
+            "the measurements are published as the NATS-Bench topology file (read with `pip install nats_bench` "
+            "and `NasBench201Oracle.from_nats`) and as the nasbench201 database of nni.nas.benchmark (read with "
+            "`NasBench201Oracle.from_nni`)"
+        ),
+    )
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self._adopt(load_table(path))
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        hardware_path: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__(path)
+        self._hardware_path = hardware.beside(path) if hardware_path is None else hardware_path
 
     @classmethod
-    def from_columns(cls, columns: Mapping[str, Sequence[Any] | Column]) -> NasBench201Oracle:
-        """Build an oracle from a table in memory, for instance one read from another file format.
+    def from_nni(cls, path: str | os.PathLike[str] | None = None) -> NasBench201Oracle:
+        """Read the benchmark database of ``nni.nas.benchmark``, once and whole.
+
+        The database knows neither duplicates nor reliable parameters, so the groups of isomorphic cells and the
+        costs are computed from the architectures, as the benchmark counts them. It holds NAS-Bench-201 v1.1,
+        whose means are over fewer runs than those of NATS-Bench for some architectures.
 
         Args:
-            columns: Column name -> one value per architecture, in index order; ``arch`` and ``code`` (six
-                digits, text) are required, every other column only by the method that reads it.
+            path: The sqlite file. Default: where NNI keeps it; nothing is downloaded.
 
         Returns:
-            Oracle over these architectures.
+            Oracle over the architectures in the database, in official order.
 
         Raises:
-            DataError: A required column is missing, lengths differ, or a code is malformed or repeated.
+            DataError: The file is absent or empty, or the package ``peewee`` (below 4) is.
 
         Example:
-            >>> arch = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
-            >>> len(NasBench201Oracle.from_columns({"arch": [arch], "code": ["000000"]}))
-            1
+            >>> oracle = NasBench201Oracle.from_nni('nasbench201.db')  # doctest: +SKIP
+            >>> oracle.save('nasbench201.csv.gz')  # doctest: +SKIP
         """
-        oracle = cls.__new__(cls)
-        oracle._adopt(as_table(columns))
-        return oracle
+        return cls.from_columns(columns_from_nni(path))
+
+    @classmethod
+    def from_nats(cls, path: Any) -> NasBench201Oracle:
+        """Read the official NATS-Bench topology files with the package ``nats_bench``, once and whole.
+
+        Args:
+            path: Folder ``NATS-tss-v1_0-3ffb9-simple``, the pickle file of the same name, or what the latter
+                holds.
+
+        Returns:
+            Oracle over the benchmark's architectures, in official order; groups of isomorphic cells and costs as
+            in :meth:`from_nni`. Save it: the files take long to read.
+
+        Raises:
+            DataError: The package ``nats_bench`` is absent, or the files cannot be read.
+
+        Example:
+            >>> oracle = NasBench201Oracle.from_nats('NATS-tss-v1_0-3ffb9-simple')  # doctest: +SKIP
+            >>> oracle.save('nasbench201.csv.gz')  # doctest: +SKIP
+
+        Deviations:
+            Tested with the package's own classes on made-up results, not on the official files.
+        """
+        return cls.from_columns(columns_from_nats(path))
 
     def _adopt(self, table: Table) -> None:
-        self.table = table
-        self._row_of_code = {code: row for row, code in enumerate(table["code"].tolist())}
+        super()._adopt(table)
+        self._hardware_path = None
         self._row_of_arch = {arch: row for row, arch in enumerate(table["arch"].tolist())}
 
-    def __len__(self) -> int:
-        return len(self.table["arch"])
+    def _row_of_text(self, text: str) -> int | None:
+        return self._row_of_arch.get(text, self._row_of_code.get(text))
 
-    def index(self, architecture: Architecture) -> int:
-        """Return the official index of an architecture.
-
-        Args:
-            architecture: Sample, architecture string or index.
-
-        Returns:
-            Row in `table`, 0..15624 for the full benchmark.
-
-        Raises:
-            SpaceError: The architecture is malformed.
-            DataError: The table has no such architecture.
-
-        Example:
-            >>> arch = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
-            >>> oracle = NasBench201Oracle.from_columns({"arch": [arch], "code": ["000000"]})
-            >>> oracle.index(arch)
-            0
-        """
-        row: int | None
-        if isinstance(architecture, Mapping):
-            row = self._row_of_code.get(_code(architecture))
-        elif isinstance(architecture, str):
-            row = self._row_of_arch.get(architecture)
-        else:
-            row = int(architecture) if 0 <= architecture < len(self) else None
-        if row is None:
-            raise DataError(
-                f"Argument `architecture` is expected to be one of the table's {len(self)}, but got "
-                f"{architecture!r}. Compare it with `oracle.table['arch']`."
-            )
-        return row
-
-    def sample(self, architecture: Architecture) -> dict[str, str]:
-        """Return an architecture as a sample of the search space, for instance from its official index.
-
-        Args:
-            architecture: Sample, architecture string or index.
-
-        Returns:
-            Label ``cell/{from}_{to}`` -> operation.
-
-        Raises:
-            SpaceError: The architecture is malformed.
-            DataError: The table has no such architecture.
-
-        Example:
-            >>> arch = "|none~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|none~2|"
-            >>> oracle = NasBench201Oracle.from_columns({"arch": [arch], "code": ["000200"]})
-            >>> oracle.sample(arch)["cell/0_3"]
-            'conv_1x1'
-        """
-        code = self.table["code"][self.index(architecture)]
-        return {f"cell/{edge}": _OPERATIONS[int(digit)] for edge, digit in zip(_EDGES, code, strict=True)}
-
-    def samples(self) -> Iterator[dict[str, str]]:
-        """Iterate over all architectures as samples, in index order.
-
-        Returns:
-            Iterator over `len(self)` samples, each as `sample` returns it.
-
-        Example:
-            >>> arch = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
-            >>> oracle = NasBench201Oracle.from_columns({"arch": [arch], "code": ["000000"]})
-            >>> [set(sample.values()) for sample in oracle.samples()]
-            [{'none'}]
-        """
-        return map(self.sample, range(len(self)))
+    def _label(self, label: str) -> str:
+        return f"cell/{label.rpartition('/')[2]}"
 
     def accuracy(
         self, architecture: Architecture, dataset: str = "cifar10", split: str = "test", epochs: int = 200
@@ -189,8 +166,8 @@ class NasBench201Oracle:
             >>> oracle.accuracy(arch, dataset="cifar100", split="valid", epochs=12)
             1.0
         """
-        _check_choice("split", split, _SPLITS)
-        _check_choice("epochs", epochs, tuple(_EPOCHS))
+        check_choice("split", split, _SPLITS)
+        check_choice("epochs", epochs, tuple(_EPOCHS))
         return self._value(f"{_dataset(dataset)[0]}_{split}{_EPOCHS[epochs]}", architecture)
 
     def params(self, architecture: Architecture, dataset: str = "cifar10") -> int:
@@ -246,6 +223,31 @@ class NasBench201Oracle:
             return round(self._value("flops_M_in16", architecture) * 1e6)
         return round(self._value("flops_M", architecture) * 1e6) + (classes - 10) * _PARAMS_PER_CLASS
 
+    def latency(self, architecture: Architecture, device: str, dataset: str = "cifar10") -> float:
+        """Return the latency that HW-NAS-Bench (or HELP) measured or estimated on a device.
+
+        Args:
+            architecture: Sample, architecture string or index.
+            device: ``edgegpu``, ``raspi4``, ``edgetpu``, ``pixel3``, ``eyeriss`` or ``fpga``; or one of HELP's
+                settings ``help_<device>``, which know only the default data set.
+            dataset: Data set that sets image size and classes. Default: ``cifar10``.
+
+        Returns:
+            Milliseconds.
+
+        Raises:
+            ConfigurationError: There is no such device or data set.
+            SpaceError: The architecture is malformed.
+            DataError: The table of latencies or the architecture is absent, or the device cannot run it.
+
+        Example:
+            >>> NasBench201Oracle().latency(0, 'raspi4')  # doctest: +SKIP
+            10.482
+        """
+        index = self.index(architecture)
+        official = int(self.table["index"][index]) if "index" in self.table else index
+        return hardware.latency(self._hardware_path, official, device, _dataset(dataset)[0])
+
     def iso_group(self, architecture: Architecture) -> int:
         """Return the group of architectures that compute the same function.
 
@@ -268,41 +270,7 @@ class NasBench201Oracle:
         """
         return int(self._value("iso_group", architecture))
 
-    def _value(self, column: str, architecture: Architecture) -> float:
-        if column not in self.table:
-            raise DataError(
-                f"Table is expected to have the column `{column}`, but got {list(self.table)}. "
-                "Load a table that holds this measurement."
-            )
-        return float(self.table[column][self.index(architecture)])
-
-
-def _code(sample: Mapping[str, str]) -> str:
-    """Write a sample as the six digits of the table's `code` column."""
-    by_edge = {str(label).rpartition("/")[2]: operation for label, operation in sample.items()}
-    if len(sample) != len(_EDGES) or set(by_edge) != set(_EDGES):
-        expected = [f"cell/{edge}" for edge in _EDGES]
-        raise SpaceError(
-            f"Argument `architecture` is expected to have the labels {expected}, but got "
-            f"{[str(label) for label in sample]}. Pass a complete sample of the NAS-Bench-201 space."
-        )
-    unknown = [operation for operation in by_edge.values() if operation not in _DIGITS]
-    if unknown:
-        raise SpaceError(
-            f"Argument `architecture` is expected to choose from {list(_OPERATIONS)}, but got "
-            f"{unknown[0]!r}. Samples use NNI's operation names, architecture strings the benchmark's."
-        )
-    return "".join(_DIGITS[by_edge[edge]] for edge in _EDGES)
-
-
-def _check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
-    if value not in allowed:
-        raise ConfigurationError(
-            f"Argument `{name}` is expected to be one of {list(allowed)}, but got {value!r}. "
-            "The benchmark holds no other."
-        )
-
 
 def _dataset(name: str) -> tuple[str, int]:
-    _check_choice("dataset", str(name).lower(), tuple(_DATASETS))
+    check_choice("dataset", str(name).lower(), tuple(_DATASETS))
     return _DATASETS[name.lower()]

@@ -7,13 +7,13 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from nni_supernet_ext.core.callback import SupernetCallback
+from nni_supernet_ext.callbacks._epoch_summary import EpochSummary
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.functional.gradient_moments import GradientMoments
 
 
-class GradientVariance(SupernetCallback):
+class GradientVariance(EpochSummary):
     """Log how much the gradient of a weight varies over an epoch's optimizer steps.
 
     For each weight, the variance over the steps whose subnets reached it; then the mean over all weights that at
@@ -71,13 +71,6 @@ class GradientVariance(SupernetCallback):
         reached = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         self._moments.add(reached, [p.grad for p in reached])
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Log the epoch's value and start anew."""
-        value = self._value()
-        self._moments.reset()
-        self.history.append(value)
-        pl_module.log("gradient_variance", value)
-
     def checkpoint_state(self) -> dict[str, Any]:
         """Return the values so far; a checkpoint within an epoch starts that epoch's measurement anew."""
         return {"history": list(self.history), "steps": self._steps}
@@ -89,6 +82,12 @@ class GradientVariance(SupernetCallback):
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Free the running means."""
         self._moments = GradientMoments()
+
+    def _summary(self, pl_module: Any) -> dict[str, float]:
+        value = self._value()
+        self._moments.reset()
+        self.history.append(value)
+        return {"gradient_variance": value}
 
     def _value(self) -> float:
         rows = zip(self._moments.variances(), self._moments.sizes(), self._moments.counts(), strict=True)

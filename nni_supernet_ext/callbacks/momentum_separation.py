@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,7 @@ class MomentumSeparation(SupernetCallback):
         self.label: str | None = None
         self._cluster: Cluster = lambda sample: None
         self._states: dict[Hashable, Any] = {}
+        self._fresh_state: Callable[[], Any] = dict
         self._active: Hashable = None
         self._started = False
         self._optimizer: Optimizer | None = None
@@ -74,6 +75,11 @@ class MomentumSeparation(SupernetCallback):
             yield (
                 "Argument `by` is expected to be a label, a function of the sample or None, but got "
                 f"{self.by!r}. Use one of the labels {list(plan.supernet.domain.candidates)}."
+            )
+        elif self.by is None and _several_draws(plan) and not plan.paths.shared_choices:
+            yield (
+                "All draws of an optimizer step are expected to lie in one cluster, but "
+                f"{type(plan.paths).__name__} holds no choice fixed within a step. Use `step_every='subnet'`, or a path sampler that does."
             )
         if plan.optimizer is not None:
             yield from _optimizer_problems(plan.optimizer)
@@ -90,8 +96,7 @@ class MomentumSeparation(SupernetCallback):
                 f"Argument `by` is expected to name a choice with at least two candidates, but got {label!r} "
                 f"with {candidates[label]}. Use another choice."
             )
-        several = plan.step_every == "batch" and plan.paths.draws_per_step != 1
-        if several and label not in plan.paths.shared_choices:
+        if _several_draws(plan) and label not in plan.paths.shared_choices:
             yield (
                 f"All draws of an optimizer step are expected to lie in one cluster, but "
                 f"{type(plan.paths).__name__} draws different candidates of {label!r} in a step. Use "
@@ -100,7 +105,7 @@ class MomentumSeparation(SupernetCallback):
 
     def prepare(self, plan: Plan) -> None:
         """Decide the clusters."""
-        self._optimizer = plan.optimizer
+        self._optimizer, self._fresh_state = plan.optimizer, plan.weights.fresh_optimizer_state
         self._states, self._active, self._started = {}, None, False
         self._within_step = plan.step_every == "batch"
         if callable(self.by):
@@ -128,8 +133,12 @@ class MomentumSeparation(SupernetCallback):
             self._started, self._active = True, cluster
         elif cluster != self._active:
             self._states[self._active] = optimizer.state
-            optimizer.state = self._states.pop(cluster, None) or defaultdict(dict)
+            optimizer.state = self._states.pop(cluster, None) or self._fresh_state()
             self._active = cluster
+
+    def optimizer_states(self) -> Iterable[MutableMapping[Tensor, dict[str, Any]]]:
+        """Return the momenta that are not in the optimizer now."""
+        return self._states.values()
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Free the momenta that are not in the optimizer."""
@@ -176,6 +185,10 @@ def _optimizer_problems(optimizer: Optimizer) -> Iterable[str]:
         )
 
 
+def _several_draws(plan: Plan) -> bool:
+    return plan.step_every == "batch" and plan.paths.draws_per_step != 1
+
+
 def default_label(plan: Plan, excluded: frozenset[str] = frozenset()) -> str:
     """Return the choice fixed within a step, a random one that several modules share, or the first layer's.
 
@@ -189,9 +202,7 @@ def default_label(plan: Plan, excluded: frozenset[str] = frozenset()) -> str:
     domain = plan.supernet.domain
     layers = [m for m in plan.supernet.model.modules() if isinstance(m, PathSamplingLayer)]
     counts = {label: sum(layer.label == label for layer in layers) for label in domain.candidates}
-    eligible = [
-        label for label, values in domain.candidates.items() if len(values) > 1 and label not in excluded
-    ]
+    eligible = [label for label, values in domain.candidates.items() if len(values) > 1 and label not in excluded]
     if not eligible:
         raise ConfigurationError(
             "The space is expected to have a choice with at least two candidates for MomentumSeparation, but got "

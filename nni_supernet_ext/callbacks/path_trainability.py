@@ -8,8 +8,8 @@ from typing import Any
 
 from pytorch_lightning.utilities.seed import isolate_rng
 
+from nni_supernet_ext.callbacks._epoch_summary import EpochSummary
 from nni_supernet_ext.core.batches import to_device
-from nni_supernet_ext.core.callback import SupernetCallback
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.loaders import detached_batches
 from nni_supernet_ext.core.plan import Plan
@@ -18,7 +18,7 @@ from nni_supernet_ext.functional.batch_norm import preserved_batch_norm
 from nni_supernet_ext.functional.trainability import Trainability, neural_tangent_kernel, trainability
 
 
-class PathTrainability(SupernetCallback):
+class PathTrainability(EpochSummary):
     """Measure, after each epoch, how easily the subnets train that it drew last.
 
     The neural tangent kernel of each subnet is computed with the supernet's weights on the same few training
@@ -73,8 +73,18 @@ class PathTrainability(SupernetCallback):
         """Note the subnets drawn last."""
         self._paths = [*self._paths, *(draw.sample for draw in state.draws)][-self.n_paths :]
 
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Measure after the epoch's last batch: validation, where the values are logged, has no gradients."""
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._measure(pl_module)
+
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Measure and log."""
+        """Measure where the epoch ended early, and log where there was no validation."""
+        if self._paths:
+            self._measure(pl_module)
+        super().on_train_epoch_end(trainer, pl_module)
+
+    def _measure(self, pl_module: Any) -> None:
         supernet, weights = self._plan.supernet, self._plan.weights
         inputs = self._examples(pl_module)
         active = supernet.active
@@ -88,9 +98,15 @@ class PathTrainability(SupernetCallback):
             weights.activate(supernet, active)
         self.history.append(values)
         self._paths = []
-        if values:
-            pl_module.log("trainability_trace", sum(v.trace for v in values) / len(values))
-            pl_module.log("trainability_condition", _geometric_mean([v.condition for v in values]))
+
+    def _summary(self, pl_module: Any) -> dict[str, float]:
+        values = self.history[-1] if self.history else []
+        if not values:
+            return {}
+        return {
+            "trainability_trace": sum(v.trace for v in values) / len(values),
+            "trainability_condition": _geometric_mean([v.condition for v in values]),
+        }
 
     def checkpoint_state(self) -> dict[str, Any]:
         """Return the values so far."""

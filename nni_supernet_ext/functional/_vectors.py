@@ -50,3 +50,13 @@ def as_pair(
             f"got {left.size}. Evaluate more subnets."
         )
     return left, right
+
+
+def as_subnets(predicted: VectorLike, actual: VectorLike) -> tuple[FloatVector, FloatVector]:
+    """Return predicted and true accuracies of at least two subnets, checked as :func:`as_pair` does."""
+    return as_pair(("predicted", "actual"), predicted, actual, at_least=2)
+
+
+def is_constant(vector: FloatVector) -> bool:
+    """Tell whether all numbers are equal."""
+    return bool((vector == vector[0]).all())

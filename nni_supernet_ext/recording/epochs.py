@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 from nni_supernet_ext.core.draw import Sample
-from nni_supernet_ext.functional.ranking import kendall_tau
+from nni_supernet_ext.functional.rank_correlation import kendall_tau
 
 Sink = Callable[[int, dict[str, float]], None]
 Truth = Callable[[dict[str, Any]], float]

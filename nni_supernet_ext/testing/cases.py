@@ -9,8 +9,10 @@ from nni_supernet_ext.callbacks import (
     CosineLR,
     GradientVariance,
     LargestSubnetRegularization,
+    LossByComplexity,
     MomentumSeparation,
     PathTrainability,
+    RankingConsistency,
     TrainingHistory,
 )
 from nni_supernet_ext.data import ImportanceDataSampler
@@ -26,7 +28,7 @@ from nni_supernet_ext.paths import (
 )
 from nni_supernet_ext.testing.case import MethodCase
 from nni_supernet_ext.testing.damping import DampedToySpace, Damping
-from nni_supernet_ext.weights import SharedWeights
+from nni_supernet_ext.weights import SharedWeights, WeightSplitting
 
 _BATCHES = 4
 
@@ -63,6 +65,14 @@ def _gradual() -> dict[str, Any]:
 
 def _shared() -> dict[str, Any]:
     return {"weights": SharedWeights()}
+
+
+def _splitting() -> dict[str, Any]:
+    return {"weights": WeightSplitting({"op": ["width"]}, milestones=[0.5])}
+
+
+def _splitting_neutral() -> dict[str, Any]:
+    return {"weights": WeightSplitting({}, milestones=[])}
 
 
 def _task() -> dict[str, Any]:
@@ -144,6 +154,19 @@ def _trainability() -> dict[str, Any]:
     return {"callbacks": [PathTrainability(n_paths=2, n_examples=4)]}
 
 
+def _losses() -> dict[str, Any]:
+    return {"callbacks": [LossByComplexity(n_ranges=3, n_prior=50)]}
+
+
+def _toy_truth(sample: Any) -> float:
+    return float(sample["width"]) + ("conv", "linear", "skip").index(sample["op"])
+
+
+def _ranking() -> dict[str, Any]:
+    samples = [{"op": op, "width": width} for op in ("conv", "linear", "skip") for width in (4, 8)]
+    return {"callbacks": [RankingConsistency(samples, _toy_truth, recalibrate_batches=2)]}
+
+
 def _cosine() -> dict[str, Any]:
     return {"callbacks": [CosineLR()]}
 
@@ -171,6 +194,7 @@ CASES: list[MethodCase] = [
         no_neutral="Every step but the first depends on the step before, which no argument switches off.",
     ),
     MethodCase("SharedWeights", _shared, _shared),
+    MethodCase("WeightSplitting", _splitting, _splitting_neutral),
     MethodCase("TaskLoss", _task, _task),
     MethodCase("ComplexityAwareLR", _calr, _calr_neutral, reference_evaluator={"schedule": linear_decay}),
     MethodCase("MomentumSeparation", _ms, _ms_neutral),
@@ -190,5 +214,7 @@ CASES: list[MethodCase] = [
     MethodCase("ImportanceDataSampler", _important_data, _important_data_neutral),
     MethodCase("GradientVariance", _variance, _variance),
     MethodCase("PathTrainability", _trainability, _trainability),
+    MethodCase("LossByComplexity", _losses, _losses),
+    MethodCase("RankingConsistency", _ranking, _ranking),
 ]
 """One case per public method; the law of the surface fails for a method without one."""

@@ -173,9 +173,7 @@ def test_absent_table_is_refused_with_the_way_to_get_it(tmp_path, monkeypatch):
     ):
         NasBench201Oracle()
     for place in (tmp_path, tmp_path / "absent.csv"):
-        with pytest.raises(
-            DataError, match=r"lead to the NAS-Bench-201 table, but got .*pip install nats_bench"
-        ):
+        with pytest.raises(DataError, match=r"lead to the NAS-Bench-201 table, but got .*pip install nats_bench"):
             NasBench201Oracle(place)
 
 

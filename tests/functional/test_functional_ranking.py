@@ -31,6 +31,7 @@ METRICS = [
     partial(ours.best_of_top, n=1),
     ours.regret,
     partial(ours.improvement, n=1),
+    partial(ours.top_mean, n=1),
     partial(ours.bootstrap_interval, metric=ours.kendall_tau, n=2),
 ]
 
@@ -99,6 +100,9 @@ def test_selections_are_means_over_all_orders(pair: tuple[list, list], data: st.
     threshold = sorted(actual, reverse=True)[count - 1]
     hits = mean(lambda chosen: Fraction(sum(value >= threshold for value in chosen), count))
     assert ours.precision_at_top(predicted, actual, count / len(actual)) == pytest.approx(hits)
+    of_top = mean(lambda chosen: Fraction(sum(chosen), count))
+    assert ours.top_mean(predicted, actual, count) == pytest.approx(of_top)
+    assert ours.removal_curve(predicted, actual)[len(actual) - count] == pytest.approx(of_top)
     average = Fraction(sum(actual), len(actual))
     if max(actual) != min(actual):
         gain = mean(lambda chosen: (Fraction(sum(chosen), count) - average) / (max(actual) - average))
@@ -129,6 +133,18 @@ def test_a_constant_predictor_is_as_good_as_chance() -> None:
     assert ours.precision_at_top(constant, actual, 0.2) == pytest.approx(0.2)
     assert ours.regret(constant, actual) == pytest.approx(4.5)
     assert ours.improvement(constant, actual, 3) == pytest.approx(0.0)
+
+
+def test_removal_curve_removes_the_worst_predicted_first() -> None:
+    predicted, actual = [3.0, 1.0, 4.0, 2.0], [70.0, 50.0, 60.0, 90.0]
+    remaining = sorted(zip(predicted, actual, strict=True))
+    means = [sum(a for _, a in remaining[k:]) / (4 - k) for k in range(4)]
+    assert ours.removal_curve(predicted, actual).tolist() == pytest.approx(means)
+    assert ours.removal_curve(torch.zeros(4), actual).tolist() == pytest.approx([67.5] * 4)
+    with pytest.raises(ConfigurationError, match="expected to have the same length"):
+        ours.removal_curve(predicted, actual[:3])
+    with pytest.raises(DataError, match="free of NaN"):
+        ours.removal_curve(predicted, [1.0, 2.0, 3.0, math.nan])
 
 
 def test_improvement_ends() -> None:
@@ -192,6 +208,12 @@ def test_input_errors(metric: object, predicted: list, actual: list, error: type
         (partial(ours.regret, n=4), r"`n` is expected to be within \[1, 3\], but got 4"),
         (partial(ours.improvement, n=4), r"`n` is expected to be within \[1, 3\], but got 4"),
         (partial(ours.bootstrap_interval, metric=ours.regret, n=0), r"`n` and `level` .* got 0 and 0\.95"),
+        (partial(ours.top_mean, n=0), r"`n` is expected to be within \[1, 3\], but got 0"),
+        (partial(ours.bootstrap_interval, metric=ours.regret, over="runs"), "`over` is expected .* got 'runs'"),
+        (
+            partial(ours.bootstrap_interval, metric=ours.regret, over="both"),
+            r"`predicted` is expected to have the shape \(seeds, size\).*got \(3,\)\. Train with more seeds",
+        ),
         (partial(ours.bootstrap_interval, metric=ours.regret, level=95), r"`n` and `level` .* 1000 and 95"),
     ],
 )
@@ -232,6 +254,51 @@ def test_bootstrap_seed_undefined_draws_and_global_state() -> None:
     # Half of the draws of two subnets are constant; the others have tau 1.
     assert ours.bootstrap_interval([1, 2], [1, 2], ours.kendall_tau, n=50) == pytest.approx((1.0, 1.0))
     assert all(map(math.isnan, ours.bootstrap_interval([1, 1], [1, 2], ours.kendall_tau, n=50)))
+
+
+def test_bootstrap_over_seeds_equals_all_draws_by_hand() -> None:
+    actual = [1.0, 2.0, 3.0, 4.0]
+    seeds = np.array([[1, 2, 3, 4], [4, 3, 2, 1], [1, 3, 2, 4]], dtype=float)  # tau 1, -1, 2/3
+    taus = [tau_b(list(row), actual) for row in seeds]
+    means = sorted(sum(drawn) / 3 for drawn in itertools.product(taus, repeat=3))
+    found = ours.bootstrap_interval(torch.tensor(seeds), actual, ours.kendall_tau, n=4000, level=0.8, over="seeds")
+    # 27 equally likely draws: the 10 % and 90 % quantiles lie within the third and the twenty-fifth mean.
+    assert means[2] - 1e-9 <= found[0] <= means[3] + 1e-9
+    assert means[23] - 1e-9 <= found[1] <= means[24] + 1e-9
+
+
+def test_bootstrap_over_both_is_wider_than_over_either() -> None:
+    rng = np.random.default_rng(3)
+    actual = rng.normal(size=60)
+    seeds = actual + rng.normal(size=(8, 60)) * np.linspace(0.2, 3, 8)[:, None]
+
+    def mean_error(row: np.ndarray, truth: np.ndarray) -> float:
+        return float(np.abs(row - truth).mean())
+
+    ends = {
+        over: ours.bootstrap_interval(seeds, actual, mean_error, n=3000, level=0.9, over=over)
+        for over in ("subnets", "seeds", "both")
+    }
+    half = {over: (high - low) / 2 for over, (low, high) in ends.items()}
+    # A mean over a crossed design: variance of the seeds' means plus of the subnets' means plus of the rest.
+    table = np.abs(seeds - actual)
+    by_seed, by_subnet = table.mean(1), table.mean(0)
+    rest = table - by_seed[:, None] - by_subnet[None, :] + table.mean()
+    parts = {"seeds": by_seed.var() / 8, "subnets": by_subnet.var() / 60, "rest": rest.var() / 480}
+    assert half["seeds"] == pytest.approx(1.645 * parts["seeds"] ** 0.5, rel=0.1)
+    assert half["subnets"] == pytest.approx(1.645 * parts["subnets"] ** 0.5, rel=0.1)
+    assert half["both"] == pytest.approx(1.645 * sum(parts.values()) ** 0.5, rel=0.1)
+
+
+def test_several_seeds_over_subnets_is_the_mean_metric() -> None:
+    x, y = np.array([[1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 3.0, 4.0]]), [1.0, 2.0, 4.0, 3.0]
+
+    def mean_of_both(_: np.ndarray, truth: np.ndarray) -> float:
+        rows = [[{1.0: 0, 2.0: 1, 4.0: 2, 3.0: 3}[value] for value in truth]]
+        return float(np.mean([ours.pearson_r(row[rows[0]], truth) for row in x]))
+
+    both = ours.bootstrap_interval(x, y, ours.pearson_r, n=40, seed=4)
+    assert both == pytest.approx(ours.bootstrap_interval(x[0], y, mean_of_both, n=40, seed=4))
 
 
 def test_nas_bench_201_reference_values(data_dir: Path) -> None:
