@@ -72,15 +72,20 @@ class _Activation:
         expressions = Expressions()
         labels = [str.__str__(label) for module in modules for label in module.simplify()]
         self.labels = list(dict.fromkeys(labels))
-        self.known: list[tuple[dict[str, Any], Resolver]] = []
+        self.known: list[tuple[dict[str, Any], str, Resolver]] = []
         self.unknown: list[BaseSuperNetModule] = []
         for module in modules:
+            own = getattr(module, "activation_targets", None)
+            if own is not None:
+                # The module says itself which of its attributes a sample decides, and how.
+                self.known += [(module.__dict__, name, resolver) for name, resolver in own().items()]
+                continue
             owner, resolver = _owner_and_resolver(module, expressions)
             if resolver is None:
                 self.unknown.append(module)
             else:
                 # nn.Module.__setattr__ looks for parameters and submodules first; `_sampled` is neither.
-                self.known.append((owner.__dict__, resolver))
+                self.known.append((owner.__dict__, "_sampled", resolver))
         self.last: Sample | None = None
         self.last_content: dict[str, Any] = {}
         self.resolved: list[Any] = []
@@ -90,8 +95,8 @@ class _Activation:
         # then, because somebody else may have resampled them.
         if sample is not self.last or self.last_content != sample:
             self._resolve(sample)
-        for (attributes, _), value in zip(self.known, self.resolved, strict=True):
-            attributes["_sampled"] = value
+        for (attributes, name, _), value in zip(self.known, self.resolved, strict=True):
+            attributes[name] = value
         for module in self.unknown:
             module.resample(memo=dict(sample))
 
@@ -103,7 +108,7 @@ class _Activation:
                 "Add the missing labels; the space's `simplify()` lists them all."
             )
         self.last = None
-        self.resolved = [resolver(sample) for _, resolver in self.known]
+        self.resolved = [resolver(sample) for _, _, resolver in self.known]
         self.last, self.last_content = sample, dict(sample)
 
 

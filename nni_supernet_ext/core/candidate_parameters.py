@@ -14,6 +14,7 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import (
 from torch import nn
 
 from nni_supernet_ext.core.draw import Sample, hashable
+from nni_supernet_ext.core.split_layer import SplitLayer, split_layers
 from nni_supernet_ext.core.supernet import Supernet
 
 Parameters = tuple[nn.Parameter, ...]
@@ -48,6 +49,10 @@ class CandidateParameters:
             known_depends, table = self._tables.setdefault(label, (depends, {}))
             if known_depends == depends:
                 table[key] = tuple(dict.fromkeys((*table.get(key, ()), *parameters)))
+        self._split: dict[str, list[SplitLayer]] = {}
+        for layer in split_layers(supernet.model):
+            self._split.setdefault(str.__str__(layer.label), []).append(layer)
+        self._of_split: dict[tuple[Any, ...], Parameters] = {}
         self._sized(supernet)
         self.labels = tuple(
             label for label in candidates if any(self._tables.get(label, ((), {}))[1].values())
@@ -63,8 +68,20 @@ class CandidateParameters:
         Returns:
             Parameters, none for a candidate without weights.
         """
+        if label in self._split:
+            return self._of_copies(label, sample)
         depends, table = self._tables[label]
         return table.get(tuple(hashable(sample[name]) for name in depends), ())
+
+    def _of_copies(self, label: str, sample: Sample) -> Parameters:
+        """Return the weights of the copies that the sample uses now; all layers of a label are equally deep."""
+        layers = self._split[label]
+        key = (label, layers[0].depth, sample[label], layers[0].context_of(sample))
+        found = self._of_split.get(key)
+        if found is None:
+            parameters = (p for layer in layers for p in layer.chosen(sample).parameters())
+            found = self._of_split[key] = tuple(dict.fromkeys(parameters))
+        return found
 
     def _sized(self, supernet: Supernet) -> None:
         """Add the choices that size modules: every candidate computes with the same tensors."""

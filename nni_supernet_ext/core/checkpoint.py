@@ -5,8 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nni_supernet_ext.core.component import Component
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.errors import CheckpointError
+
+
+def part_names(plan: Plan) -> tuple[str, ...]:
+    """Name the parts that own a decision: their classes, and what else of them a checkpoint depends on."""
+    return tuple(_part_name(part) for part in plan.owners())
+
+
+def _part_name(part: Any) -> str:
+    identity = part.identity() if isinstance(part, Component) else ""
+    return f"{type(part).__name__}({identity})" if identity else type(part).__name__
 
 
 @dataclass(frozen=True)
@@ -15,7 +26,7 @@ class Fingerprint:
 
     Attributes:
         labels: The space's choices with their candidates, as text.
-        parts: Class names of the filled slots and of the callbacks that own a decision.
+        parts: Class names of the filled slots and of the callbacks that own a decision, with their identity.
         step_every: ``'batch'`` or ``'subnet'``.
         seed: Seed of the run.
     """
@@ -30,7 +41,7 @@ class Fingerprint:
         """Take the fingerprint of a plan."""
         return cls(
             tuple(repr(mutable) for mutable in plan.supernet.domain.mutables.values()),
-            tuple(type(part).__name__ for part in plan.owners()),
+            part_names(plan),
             plan.step_every,
             plan.seed,
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 if TYPE_CHECKING:
     from nni_supernet_ext.core.plan import Plan
@@ -35,6 +37,23 @@ class Component:
 
         Returns:
             Messages, each with its remedy. All components' messages are raised together.
+        """
+        return ()
+
+    def arrange(self, plan: Plan) -> None:
+        """Change the supernet itself, before there is an optimizer. Called after the first checks have passed.
+
+        It may be called again on the same supernet, by a later run or by one of several trainings.
+        """
+
+    def identity(self) -> str:
+        """Return what a checkpoint must share with the run that resumes from it, beside the class; often empty."""
+        return ""
+
+    def optimizer_states(self) -> Iterable[MutableMapping[Tensor, dict[str, Any]]]:
+        """Return what this component keeps for each parameter beside the optimizer's own ``state``, in its form.
+
+        Whoever splits a parameter into copies copies that too.
         """
         return ()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,6 +75,10 @@ class WeightStore(Component):
     def activate(self, supernet: Supernet, sample: Sample) -> None:
         """Make the supernet compute a subnet with the copy of the weights that belongs to it."""
         raise NotImplementedError(f"{type(self).__name__} does not implement `activate`.")
+
+    def fresh_optimizer_state(self) -> MutableMapping[Tensor, dict[str, Any]]:
+        """Return an empty optimizer state, for who keeps several of them."""
+        return defaultdict(dict)
 
     def digest(self, supernet: Supernet) -> str:
         """Return a text that differs for other weights, so that stored evaluations are not mixed up.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from nni_supernet_ext._compat.activation import compile_activation
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.draw import Sample, describe_sample
+from nni_supernet_ext.core.structure import structure_of
 from nni_supernet_ext.errors import SpaceError
 
 
@@ -54,6 +56,7 @@ class Supernet:
         self.domain = domain if domain is not None else Domain(model)
         self.active: Sample | None = None
         self._activate = compile_activation(model)
+        self._structure = structure_of(model)
 
     def activate(self, sample: Sample) -> None:
         """Make the supernet compute the given subnet from now on.
@@ -64,8 +67,25 @@ class Supernet:
         Raises:
             SpaceError: A choice is missing from the sample.
         """
+        if structure_of(self.model) != self._structure:
+            # Layers gained copies of their weights since the modules were collected.
+            self._activate = compile_activation(self.model)
+            self._structure = structure_of(self.model)
         self._activate(sample)
         self.active = sample
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all weights and statistics.
+
+        Example:
+            >>> from nni_supernet_ext.testing import toy_supernet
+            >>> toy_supernet(seed=0).digest() == toy_supernet(seed=1).digest()
+            False
+        """
+        digest = hashlib.sha256()
+        for value in self.model.state_dict().values():
+            digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def extract(self, sample: Sample, verify: Any = None) -> nn.Module:
         """Take one subnet out, with its inherited weights, as a network of its own.

@@ -24,8 +24,8 @@ class NasBench201(Skeleton, ModelSpace):
     supernets on this benchmark are commonly trained with: batch statistics only, no scale and shift.
 
     Args:
-        channels: Output channels of the stem; the three stages have 1, 2 and 4 times as many. Default: 16.
-        cells_per_stage: Cells in each of the three stages. Default: 5.
+        channels: Output channels of the stem; the stages have 1, 2 and 4 times as many. Default: 16.
+        cells_per_stage: Cells in each of the stages. Default: 5.
         n_classes: Outputs of the classifier. Default: 10.
         in_channels: Channels of the image. Default: 3.
         operations: Candidates of every edge, a selection from `NASBENCH201_OPERATIONS`. Default: all five.
@@ -34,6 +34,8 @@ class NasBench201(Skeleton, ModelSpace):
         track_running_stats: Keep running statistics in every batch normalization, as needed for batch-norm
             recalibration. When False the statistics of the current batch are used also in evaluation.
             Default: False.
+        stages: Stages of cells, each at half the size and twice the width of the one before. The benchmark has
+            three; one is enough for very small images. Default: 3.
 
     Raises:
         ConfigurationError: A size is not a positive integer, or `operations` is empty or has a repeated or
@@ -65,6 +67,7 @@ class NasBench201(Skeleton, ModelSpace):
         operations: Sequence[str] = NASBENCH201_OPERATIONS,
         affine: bool = False,
         track_running_stats: bool = False,
+        stages: int = 3,
     ) -> None:
         super().__init__()
         _check_operations(operations)
@@ -78,7 +81,7 @@ class NasBench201(Skeleton, ModelSpace):
             return LayerChoice(candidates, label=edge)
 
         kind = BatchNormKind(affine, track_running_stats)
-        self.assemble(make_cell, channels, cells_per_stage, n_classes, in_channels, kind)
+        self.assemble(make_cell, channels, cells_per_stage, n_classes, in_channels, kind, stages)
 
 
 def nasbench201(
@@ -89,6 +92,7 @@ def nasbench201(
     operations: Sequence[str] = NASBENCH201_OPERATIONS,
     affine: bool = False,
     track_running_stats: bool = False,
+    stages: int = 3,
 ) -> NasBench201:
     """Build the NAS-Bench-201 search space; the function form of `NasBench201`, with the same arguments.
 
@@ -100,6 +104,7 @@ def nasbench201(
         operations: Candidates of every edge. Default: all five.
         affine: Learn a scale and a shift in every batch normalization. Default: False.
         track_running_stats: Keep running statistics in every batch normalization. Default: False.
+        stages: Stages of cells. Default: 3.
 
     Returns:
         The search space, to be given to a strategy.
@@ -117,7 +122,7 @@ def nasbench201(
         Dong and Yang, "NAS-Bench-201", ICLR 2020, Section 2.1.
     """
     return NasBench201(
-        channels, cells_per_stage, n_classes, in_channels, operations, affine, track_running_stats
+        channels, cells_per_stage, n_classes, in_channels, operations, affine, track_running_stats, stages
     )
 
 

@@ -15,6 +15,7 @@ def nasbench201_params(
     cells_per_stage: int = 5,
     n_classes: int = 10,
     in_channels: int = 3,
+    stages: int = 3,
 ) -> int:
     """Count the parameters of an architecture's stand-alone network, dead edges included.
 
@@ -24,9 +25,10 @@ def nasbench201_params(
     Args:
         architecture: Sample or architecture string.
         channels: Output channels of the stem; the stages have 1, 2 and 4 times as many.
-        cells_per_stage: Cells in each of the three stages.
+        cells_per_stage: Cells in each of the stages.
         n_classes: Outputs of the classifier.
         in_channels: Channels of the image.
+        stages: Stages of cells.
 
     Returns:
         Number of parameters of `nasbench201_network` with the same arguments.
@@ -43,12 +45,13 @@ def nasbench201_params(
     """
     n_1x1, n_3x3 = _convolutions(architecture)
     total = 9 * in_channels * channels + 2 * channels
-    for width in (channels, 2 * channels, 4 * channels):
+    widths = [channels * 2**stage for stage in range(stages)]
+    for width in widths:
         total += cells_per_stage * (n_1x1 * (width**2 + 2 * width) + n_3x3 * (9 * width**2 + 2 * width))
-    for width in (2 * channels, 4 * channels):
+    for width in widths[1:]:
         # Two 3x3 convolutions with their normalization and the 1x1 shortcut, from half the width.
         total += 9 * width * width // 2 + 9 * width * width + width * width // 2 + 4 * width
-    return total + 8 * channels + (4 * channels + 1) * n_classes
+    return total + 2 * widths[-1] + (widths[-1] + 1) * n_classes
 
 
 def nasbench201_flops(
@@ -58,6 +61,7 @@ def nasbench201_flops(
     n_classes: int = 10,
     in_channels: int = 3,
     image_size: int = 32,
+    stages: int = 3,
 ) -> int:
     """Count the multiply-adds of an architecture's convolutions and classifier, dead edges included.
 
@@ -67,10 +71,11 @@ def nasbench201_flops(
     Args:
         architecture: Sample or architecture string.
         channels: Output channels of the stem; the stages have 1, 2 and 4 times as many.
-        cells_per_stage: Cells in each of the three stages.
+        cells_per_stage: Cells in each of the stages.
         n_classes: Outputs of the classifier.
         in_channels: Channels of the image.
         image_size: Height and width of the square image in pixels.
+        stages: Stages of cells.
 
     Returns:
         Multiply-adds for one image.
@@ -90,15 +95,14 @@ def nasbench201_flops(
         the classifier's bias but no other.
     """
     n_1x1, n_3x3 = _convolutions(architecture)
-    sizes = [image_size, -(-image_size // 2), -(-image_size // 4)]
-    pixels = [size**2 for size in sizes]
-    widths = [channels, 2 * channels, 4 * channels]
+    pixels = [(-(-image_size // 2**stage)) ** 2 for stage in range(stages)]
+    widths = [channels * 2**stage for stage in range(stages)]
     total = 9 * in_channels * channels * pixels[0]
     for width, area in zip(widths, pixels, strict=True):
         total += cells_per_stage * (n_1x1 + 9 * n_3x3) * width**2 * area
     for width, area in zip(widths[1:], pixels[1:], strict=True):
         total += (9 * width * width // 2 + 9 * width * width + width * width // 2) * area
-    return total + (4 * channels + 1) * n_classes
+    return total + (widths[-1] + 1) * n_classes
 
 
 def _convolutions(architecture: Mapping[str, str] | str) -> tuple[int, int]:

@@ -38,9 +38,7 @@ class ReluConvNorm(nn.Module):
     The convolution has a bias exactly where the normalization learns none.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, kind: BatchNormKind
-    ):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, kind: BatchNormKind):
         super().__init__()
         padding = kernel_size // 2
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=not kind.affine)

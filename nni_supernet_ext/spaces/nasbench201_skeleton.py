@@ -12,7 +12,7 @@ from nni_supernet_ext.spaces.nasbench201_ops import BatchNormKind, Cell, Residua
 
 
 class Skeleton(nn.Module):
-    """Stem, three stages of cells with a residual reduction between two stages, and the classifier."""
+    """Stem, stages of cells with a residual reduction between two of them, and the classifier."""
 
     stem: nn.Sequential
     cells: nn.Sequential
@@ -26,6 +26,7 @@ class Skeleton(nn.Module):
         n_classes: int,
         in_channels: int,
         kind: BatchNormKind,
+        stages: int = 3,
     ) -> None:
         """Build the layers; `make_cell` makes a cell of a given width.
 
@@ -33,11 +34,15 @@ class Skeleton(nn.Module):
             ConfigurationError: A size is not a positive integer.
         """
         _check_sizes(
-            channels=channels, cells_per_stage=cells_per_stage, n_classes=n_classes, in_channels=in_channels
+            channels=channels,
+            cells_per_stage=cells_per_stage,
+            n_classes=n_classes,
+            in_channels=in_channels,
+            stages=stages,
         )
         self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), kind(channels))
         layers: list[nn.Module] = []
-        for width in (channels, 2 * channels, 4 * channels):
+        for width in (channels * 2**stage for stage in range(stages)):
             if layers:
                 layers.append(ResidualReduction(width // 2, kind))
             layers += [make_cell(width, kind) for _ in range(cells_per_stage)]

@@ -21,6 +21,7 @@ class NasBench201Network(Skeleton):
         n_classes: Outputs of the classifier.
         in_channels: Channels of the image.
         kind: Builder of every batch normalization.
+        stages: Stages of cells.
 
     Attributes:
         arch: Architecture string.
@@ -45,6 +46,7 @@ class NasBench201Network(Skeleton):
         n_classes: int,
         in_channels: int,
         kind: BatchNormKind,
+        stages: int = 3,
     ) -> None:
         super().__init__()
         self.arch = arch
@@ -54,7 +56,7 @@ class NasBench201Network(Skeleton):
             built = [build_operation(operation, width, kind) for operation in operations]
             return Cell(dict(zip(NASBENCH201_EDGES, built, strict=True)))
 
-        self.assemble(make_cell, channels, cells_per_stage, n_classes, in_channels, kind)
+        self.assemble(make_cell, channels, cells_per_stage, n_classes, in_channels, kind, stages)
 
     def extra_repr(self) -> str:
         return f"arch={self.arch!r}"
@@ -68,6 +70,7 @@ def nasbench201_network(
     in_channels: int = 3,
     affine: bool = True,
     track_running_stats: bool = True,
+    stages: int = 3,
 ) -> NasBench201Network:
     """Build one architecture as a plain network without choices, by default as the benchmark trains it.
 
@@ -83,6 +86,7 @@ def nasbench201_network(
         affine: Learn a scale and a shift in every batch normalization; otherwise the convolutions of cells
             and residual blocks have a bias. Default: True.
         track_running_stats: Keep running statistics in every batch normalization. Default: True.
+        stages: Stages of cells, each at half the size and twice the width of the one before. Default: 3.
 
     Returns:
         Network from images [N, in_channels, H, W] to logits [N, n_classes].
@@ -101,4 +105,4 @@ def nasbench201_network(
     """
     arch = architecture if isinstance(architecture, str) else sample_to_arch(architecture)
     kind = BatchNormKind(affine, track_running_stats)
-    return NasBench201Network(arch, channels, cells_per_stage, n_classes, in_channels, kind)
+    return NasBench201Network(arch, channels, cells_per_stage, n_classes, in_channels, kind, stages)

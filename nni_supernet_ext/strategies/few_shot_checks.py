@@ -9,6 +9,7 @@ from nni_supernet_ext.callbacks.momentum_separation import MomentumSeparation
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.strategies.splits import SplitRule
 from nni_supernet_ext.strategies.supernet import SupernetStrategy
+from nni_supernet_ext.weights.splitting import WeightSplitting
 
 TRANSFERS = ("weights", "weights_and_optimizer", "none")
 BOUNDS = ("global", "part")
@@ -37,6 +38,16 @@ def argument_problems(strategy: Any) -> Iterable[str]:
             yield (f"Argument `{name}` is expected to be one of {options}, but got {value!r}. Use {options[0]!r}.")
     if rules_fit:
         yield from _warmup_problems(strategy)
+    if isinstance(getattr(strategy.base, "weights", None), WeightSplitting) and _any_warmup(strategy):
+        yield (
+            "Argument `warmup_epochs` is expected to be 0 with WeightSplitting, whose milestones belong to a "
+            f"whole training, but got {strategy.warmup_epochs!r}. Use 0, or leave WeightSplitting out."
+        )
+
+
+def _any_warmup(strategy: Any) -> bool:
+    given = strategy.warmup_epochs
+    return any(given) if isinstance(given, Sequence) else bool(given)
 
 
 def _warmup_problems(strategy: Any) -> Iterable[str]:

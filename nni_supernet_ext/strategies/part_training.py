@@ -10,6 +10,7 @@ from nni.nas.space import RawFormatModelSpace
 
 from nni_supernet_ext.callbacks.complexity_lr import ComplexityAwareLR
 from nni_supernet_ext.callbacks.momentum_separation import MomentumSeparation, default_label
+from nni_supernet_ext.core.checkpoint import part_names
 from nni_supernet_ext.core.complexity import find_extremes, resolve_complexity
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.plan import Plan
@@ -50,6 +51,7 @@ class PartTraining:
         self.momentum_label: str | None = None
         self.last: RegionStrategy | None = None
         self._random_state: dict[str, Any] | None = None
+        self._weights = ""
 
     def settle(self, excluded: frozenset[str]) -> None:
         """Decide once what all trainings share; check the settings on the whole space.
@@ -58,6 +60,7 @@ class PartTraining:
             excluded: Choices that momentum separation must not use by default.
         """
         whole = self.made({}, None)
+        self._weights = whole.plan.weights.identity()
         for callback in whole.plan.callbacks:
             if isinstance(callback, MomentumSeparation) and not callable(callback.by):
                 self.momentum_label = callback.by or default_label(whole.plan, excluded)
@@ -67,7 +70,9 @@ class PartTraining:
 
         Both are those of the first run in the folder: a later process may have initialised other weights.
         """
-        identity = {"choices": [repr(mutable) for mutable in self.supernet.domain.mutables.values()]}
+        identity: dict[str, Any] = {"choices": [repr(m) for m in self.supernet.domain.mutables.values()]}
+        if self._weights:
+            identity["weights"] = self._weights
         saved = self.files.read("initial", identity)
         if saved is None:
             state = capture_random_state(self.evaluator.train_dataloaders)
@@ -162,7 +167,7 @@ class PartTraining:
         trainer = plan.trainer
         return {
             "choices": [repr(mutable) for mutable in plan.supernet.domain.mutables.values()],
-            "parts": [type(part).__name__ for part in plan.owners()],
+            "parts": list(part_names(plan)),
             "step_every": plan.step_every,
             "seed": plan.seed,
             "epochs": trainer.max_epochs,

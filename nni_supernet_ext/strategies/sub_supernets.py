@@ -144,8 +144,7 @@ def _version(parameters: list[Tensor]) -> int:
 @torch.no_grad()
 def load_weights(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy stored parameters and buffers into a model, in place, between devices where need be."""
-    for name, tensor in model.state_dict().items():
-        tensor.copy_(weights[name])
+    model.load_state_dict(weights)
 
 
 def copied_weights(model: torch.nn.Module) -> dict[str, Tensor]:

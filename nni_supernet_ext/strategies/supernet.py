@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,7 @@ class SupernetStrategy(RandomOneShot):
 
     def _initialize(self, model_space: RawFormatModelSpace, engine: SequentialExecutionEngine) -> Any:
         self._evaluator = check_evaluator(model_space.evaluator)
+        self._data_methods = _own_data_methods(self._evaluator)
         return super()._initialize(model_space, engine)
 
     def configure_oneshot_module(self, training_module: LightningModule) -> SupernetModule:
@@ -161,9 +162,12 @@ class SupernetStrategy(RandomOneShot):
             seed=self.seed,
             training_module=training_module,
             trainer=evaluator.trainer,
-            train_loader=lambda: _train_loader(evaluator),
+            train_loader=_train_loader(evaluator),
         )
         self._plan.check()
+        for component in self._plan.components():
+            if isinstance(component, Component):
+                component.arrange(self._plan)
         training_module.set_model(model)
         return SupernetModule(training_module, self._plan, self._validation(), self.set_to_none)
 
@@ -277,6 +281,16 @@ class SupernetStrategy(RandomOneShot):
             trainer.callbacks = before
             fit_kwargs.clear()
             fit_kwargs.update(given)
+            self._give_data_back()
+
+    def _give_data_back(self) -> None:
+        """Take NNI's wrappers of the loaders off the user's data module, which a search may use next."""
+        assert self._evaluator is not None
+        for name, method in self._data_methods.items():
+            if method is not None:
+                setattr(self._evaluator.datamodule, name, method)
+            else:
+                vars(self._evaluator.datamodule).pop(name, None)
 
     def _validation(self) -> SubnetValidation:
         assert self._plan is not None
@@ -322,10 +336,18 @@ class SupernetStrategy(RandomOneShot):
             raise ConfigurationError(problems)
 
 
-def _train_loader(evaluator: Lightning) -> Any:
+def _own_data_methods(evaluator: Lightning) -> dict[str, Any]:
+    """Return what a data module itself, and not its class, has in the places where NNI puts wrappers."""
+    if evaluator.datamodule is None:
+        return {}
+    return {name: vars(evaluator.datamodule).get(name) for name in ("train_dataloader", "val_dataloader")}
+
+
+def _train_loader(evaluator: Lightning) -> Callable[[], Any]:
+    """Return a function that gives the user's own loader, also once NNI has put the strategy's in its place."""
     if evaluator.datamodule is not None:
-        return evaluator.datamodule.train_dataloader()
-    return evaluator.train_dataloaders
+        return evaluator.datamodule.train_dataloader
+    return lambda: evaluator.train_dataloaders
 
 
 def _is_default_checkpoint(callback: Any) -> bool:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
-import torch
-
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.slots import WeightStore
 from nni_supernet_ext.core.supernet import Supernet
@@ -31,7 +27,4 @@ class SharedWeights(WeightStore):
 
     def digest(self, supernet: Supernet) -> str:
         """Return the SHA-256 of all weights and statistics."""
-        digest = hashlib.sha256()
-        for value in supernet.model.state_dict().values():
-            digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return supernet.digest()

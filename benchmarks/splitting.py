@@ -1,0 +1,242 @@
+"""What conditional weights cost: time of a step before and after the split, and memory against plain training.
+
+    python benchmarks/splitting.py --space nasbench201                      # one line of JSON
+    python benchmarks/splitting.py --space nasbench201 --accelerator gpu --batch 256
+
+One run trains random images with the same subnets in the same order before and after the split, so that the ratio
+of its two halves compares equal work. A second run of each round trains the same with shared weights. Times are
+processor times of one thread on the CPU and wall times on a GPU: the median over rounds of the ratio in a round.
+Memory: on a GPU the peak that the allocator saw; on the CPU weights, gradients and optimizer state, and the peak of
+what is kept for backward passes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+import warnings
+import weakref
+from functools import partial
+from typing import Any
+
+import nni_supernet_ext  # noqa: F401 - before NNI: makes torchvision importable
+
+import numpy as np  # isort: skip
+import pytorch_lightning as pl
+import torch
+from nni.nas.evaluator.pytorch import Classification, DataLoader
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+from torch.utils.data import TensorDataset
+
+from nni_supernet_ext.core import Domain, Draw, PathSampler
+from nni_supernet_ext.core.slots import WeightStore
+from nni_supernet_ext.spaces import NASBENCH201_OPERATIONS, nasbench201, nasbench_macro
+from nni_supernet_ext.strategies import SupernetStrategy
+from nni_supernet_ext.weights import SharedWeights, WeightSplitting
+
+_WARMUP = 3
+SPACES = ("nasbench201", "nasbench201_no_zero", "nasbench201_convolutions", "nasbench_macro")
+
+
+class Repeated(PathSampler):
+    """Draw the same subnets in each of two halves of the training."""
+
+    def __init__(self, samples: list[dict[str, Any]]) -> None:
+        self.samples = samples
+
+    def draws(self, rng: np.random.Generator, state: Any) -> list[Draw]:
+        """Return the subnet of this step."""
+        return [Draw(self.samples[state.iteration % len(self.samples)])]
+
+
+class Meter(pl.Callback):
+    """Measure the time of the steps of each half after some warm-up, and the memory of its last step.
+
+    Attributes:
+        seconds: For each half, seconds a step.
+        memory: For each half, bytes.
+    """
+
+    def __init__(self, half: int) -> None:
+        self.half = half
+        self.seconds: list[float] = []
+        self.memory: list[int] = []
+        self._kept = _KeptBytes()
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        """Start the clock after the warm-up of a half; watch memory in its last step, apart from the time."""
+        place = batch_idx % self.half
+        if place == _WARMUP:
+            self.start = _clock(module.device)
+        if place == self.half - 1:
+            steps = self.half - 1 - _WARMUP
+            self.seconds.append((_clock(module.device) - self.start) / steps)
+            if module.device.type == "cpu":
+                self._kept.start()
+        if place == 0 and module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(module.device)
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Read the memory of a half."""
+        if batch_idx % self.half < self.half - 1:
+            return
+        if module.device.type == "cuda":
+            self.memory.append(torch.cuda.max_memory_allocated(module.device))
+        else:
+            self.memory.append(self._kept.stop() + _held(module, trainer.optimizers[0]))
+
+
+class _KeptBytes:
+    """Sum what is kept for backward passes."""
+
+    def start(self) -> None:
+        self._alive = self._peak = 0
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda kept: kept.value)
+        self._hooks.__enter__()
+
+    def stop(self) -> int:
+        self._hooks.__exit__(None, None, None)
+        return self._peak
+
+    def _pack(self, value: torch.Tensor) -> Any:
+        kept = _Kept(value)
+        size = value.numel() * value.element_size()
+        self._alive += size
+        self._peak = max(self._peak, self._alive)
+        weakref.finalize(kept, self._release, size)
+        return kept
+
+    def _release(self, size: int) -> None:
+        self._alive -= size
+
+
+class _Kept:
+    """Hold a tensor that a backward pass will need."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        self.value = value
+
+
+def _held(module: Any, optimizer: Any) -> int:
+    """Return the bytes of weights, gradients and optimizer state."""
+    tensors = [t for p in module.parameters() for t in (p, p.grad) if t is not None]
+    tensors += [v for state in optimizer.state.values() for v in state.values() if torch.is_tensor(v)]
+    return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
+
+
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time()
+
+
+def main() -> None:
+    """Print the ratios as a line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--space", choices=SPACES, default="nasbench201")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20, help="steps before, and again after the split")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--cells", type=int, default=5, help="cells per stage of NAS-Bench-201")
+    parser.add_argument("--accelerator", default="cpu")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    results: dict[str, list[Meter]] = {"shared": [], "split": []}
+    for number in range(arguments.rounds):
+        for name in list(results) if number % 2 == 0 else reversed(results):
+            results[name].append(_measured(name, number, arguments))
+    split, shared = results["split"], results["shared"]
+    print(
+        json.dumps(
+            {
+                "benchmark": "weight splitting",
+                **vars(arguments),
+                "ms": {
+                    f"{name} {half}": round(1e3 * statistics.median(meter.seconds[i] for meter in meters), 2)
+                    for name, meters in results.items()
+                    for i, half in enumerate(("first half", "second half"))
+                },
+                "MB": {
+                    name: round(statistics.median(meter.memory[1] for meter in meters) / 2**20, 1)
+                    for name, meters in results.items()
+                },
+                "time_after_to_before": _median(m.seconds[1] / m.seconds[0] for m in split),
+                "time_before_to_shared": _median(
+                    m.seconds[0] / s.seconds[0] for m, s in zip(split, shared, strict=True)
+                ),
+                "time_after_to_shared": _median(
+                    m.seconds[1] / s.seconds[1] for m, s in zip(split, shared, strict=True)
+                ),
+                "memory_after_to_shared": _median(
+                    m.memory[1] / s.memory[1] for m, s in zip(split, shared, strict=True)
+                ),
+                "torch": torch.__version__,
+            }
+        )
+    )
+
+
+def _median(values: Any) -> float:
+    return round(statistics.median(values), 3)
+
+
+def _measured(name: str, seed: int, arguments: argparse.Namespace) -> Meter:
+    half = arguments.steps + _WARMUP + 1
+    space, dependencies, depth = _space(arguments)
+    rng = np.random.default_rng(seed)
+    samples = [Domain(space).random(rng) for _ in range(half)]
+    # All milestones together, right where the second half begins.
+    shares = [(half + 0.1 + 0.01 * level) / (2 * half) for level in range(depth)]
+    store: WeightStore = WeightSplitting(dependencies, shares) if name == "split" else SharedWeights()
+    meter = Meter(half)
+    strategy = SupernetStrategy(
+        paths=Repeated(samples), weights=store, callbacks=[meter], validate=0, recalibrate_batches=0, record=False
+    )
+    images = TensorDataset(
+        torch.randn(2 * half * arguments.batch, 3, 32, 32), torch.randint(10, (2 * half * arguments.batch,))
+    )
+    evaluator = Classification(
+        learning_rate=0.025,
+        weight_decay=3e-4,
+        optimizer=partial(torch.optim.SGD, momentum=0.9),
+        train_dataloaders=DataLoader(images, arguments.batch),
+        val_dataloaders=DataLoader(images, arguments.batch),
+        num_classes=10,
+        export_onnx=False,
+        max_epochs=1,
+        accelerator=arguments.accelerator,
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        default_root_dir=tempfile.mkdtemp(),
+    )
+    pl.seed_everything(seed, verbose=False)
+    strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+    return meter
+
+
+def _space(arguments: argparse.Namespace) -> tuple[Any, str, int]:
+    """Return the space, its dependencies, and how many milestones they need."""
+    if arguments.space == "nasbench_macro":
+        return nasbench_macro(), "sequential", 1
+    left_out = {
+        "nasbench201": (),
+        "nasbench201_no_zero": ("none",),
+        "nasbench201_convolutions": ("none", "skip_connect", "avg_pool_3x3"),
+    }[arguments.space]
+    operations = [name for name in NASBENCH201_OPERATIONS if name not in left_out]
+    return nasbench201(cells_per_stage=arguments.cells, operations=operations), "nasbench201", 2
+
+
+if __name__ == "__main__":
+    main()
