@@ -1,8 +1,8 @@
-"""CIFAR-10 held in memory: batches cost indexing and, where wanted, one shift and mirror per image."""
+"""Images held in memory: batches cost indexing and, where wanted, one random change per image."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from protocols import Protocol
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from nni_supernet_ext.benchmarks.digit_images import digit_images, with_noise
+
+Batch = tuple[Tensor, Tensor]
 _MEAN = torch.tensor([0.4914, 0.4822, 0.4465]).view(1, 3, 1, 1)
 _STD = torch.tensor([0.2470, 0.2435, 0.2616]).view(1, 3, 1, 1)
 _SHEETS = [f"cifar10_train_{sheet}.webp" for sheet in range(1, 6)]
@@ -21,16 +24,39 @@ _SHEETS = [f"cifar10_train_{sheet}.webp" for sheet in range(1, 6)]
 
 @dataclass(frozen=True)
 class Images:
-    """Images of shape [N, 3, S, S], normalized, and labels of shape [N], on the CPU."""
+    """Images of shape [N, C, S, S], normalized, and labels of shape [N], on the CPU.
+
+    `change` is the random change of a training batch, made anew at each use from the generator it is given; None
+    for none.
+    """
 
     x_train: Tensor
     y_train: Tensor
     x_valid: Tensor
     y_valid: Tensor
+    change: Callable[[Batch, torch.Generator], Batch] | None = None
 
 
-def load_images(folder: Path, protocol: Protocol) -> Images:
-    """Read the images a protocol needs.
+def noisy_digits(protocol: Protocol) -> Images:
+    """Return the images of the DigitCells benchmark; training images get fresh noise at each use."""
+    digits = digit_images()
+    layout = _layout(protocol)
+
+    def noisy(batch: Batch, generator: torch.Generator) -> Batch:
+        return with_noise(batch[0], generator).contiguous(memory_format=layout), batch[1]
+
+    chosen = slice(protocol.train_images), slice(protocol.evaluation_images)
+    return Images(
+        digits.x_train[chosen[0]],
+        digits.y_train[chosen[0]],
+        digits.x_valid[chosen[1]].contiguous(memory_format=layout),
+        digits.y_valid[chosen[1]],
+        noisy if protocol.augment else None,
+    )
+
+
+def cifar_images(folder: Path, protocol: Protocol) -> Images:
+    """Read the CIFAR-10 images a protocol needs.
 
     Args:
         folder: Holds either the five sheets ``cifar10_train_<1..5>.webp`` with ``cifar10_labels.npz``, or, for
@@ -38,14 +64,15 @@ def load_images(folder: Path, protocol: Protocol) -> Images:
         protocol: Says how many images of which size.
 
     Returns:
-        Training images from the benchmark's training half, evaluation images from its validation half.
+        Training images from the benchmark's training half and evaluation images from its validation half, or, where
+        the protocol uses the whole training set, from its beginning and its end.
 
     Raises:
         FileNotFoundError: The folder holds neither.
         ValueError: It holds fewer images than the protocol needs.
     """
     if all((folder / sheet).is_file() for sheet in _SHEETS):
-        arrays = _from_sheets(folder)
+        arrays = _from_sheets(folder, protocol)
     elif (folder / "cifar10_small.npz").is_file():
         arrays = _from_small(folder)
     else:
@@ -57,15 +84,17 @@ def load_images(folder: Path, protocol: Protocol) -> Images:
             f"{protocol.evaluation_images} evaluation images, but {folder} holds {len(x_train)} and {len(x_valid)}."
         )
     train, valid = slice(protocol.train_images), slice(protocol.evaluation_images)
+    change = Shift(max(1, protocol.image_size // 8), _layout(protocol)) if protocol.augment else None
     return Images(
         _prepared(x_train[train], protocol),
         torch.from_numpy(y_train[train].astype(np.int64)),
         _prepared(x_valid[valid], protocol),
         torch.from_numpy(y_valid[valid].astype(np.int64)),
+        change,
     )
 
 
-def _from_sheets(folder: Path) -> tuple[Any, Any, Any, Any]:
+def _from_sheets(folder: Path, protocol: Protocol) -> tuple[Any, Any, Any, Any]:
     from PIL import Image
 
     with np.load(folder / "cifar10_labels.npz") as labels:
@@ -78,6 +107,9 @@ def _from_sheets(folder: Path) -> tuple[Any, Any, Any, Any]:
         rows, columns = pixels.shape[0] // 32, pixels.shape[1] // 32
         tiles.append(pixels.reshape(rows, 32, columns, 32, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3))
     x = np.concatenate(tiles)
+    if protocol.whole_train_set:
+        end = len(x) - protocol.evaluation_images
+        return x[:end], y[:end], x[end:], y[end:]
     return x[train], y[train], x[valid], y[valid]
 
 
@@ -139,20 +171,20 @@ class EpochShuffle(Sampler[int]):
         yield from torch.randperm(self.size, generator=self.generator).tolist()
 
 
-class Augment:
+class Shift:
     """Shift every image by up to `reach` pixels with black borders, and mirror half of them."""
 
-    def __init__(self, reach: int, generator: torch.Generator, layout: torch.memory_format) -> None:
-        self.reach, self.generator, self.layout = reach, generator, layout
+    def __init__(self, reach: int, layout: torch.memory_format) -> None:
+        self.reach, self.layout = reach, layout
 
-    def __call__(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         x, y = batch
         n, channels, height, width = x.shape
         black = -_MEAN / _STD
         padded = black.expand(n, channels, height + 2 * self.reach, width + 2 * self.reach).clone()
         padded[:, :, self.reach : self.reach + height, self.reach : self.reach + width] = x
-        top, left = torch.randint(2 * self.reach + 1, (2, n, 1), generator=self.generator)
-        mirrored = torch.rand(n, 1, generator=self.generator) < 0.5
+        top, left = torch.randint(2 * self.reach + 1, (2, n, 1), generator=generator)
+        mirrored = torch.rand(n, 1, generator=generator) < 0.5
         column = torch.arange(width).expand(n, width)
         rows = top + torch.arange(height)
         columns = left + torch.where(mirrored, column.flip(1), column)
@@ -165,25 +197,31 @@ class Augment:
         return shifted.contiguous(memory_format=self.layout), y
 
 
-def _as_it_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return batch
+@dataclass(frozen=True)
+class Collate:
+    """Give a batch as the dataset made it, changed at random where the images say so."""
+
+    change: Callable[[Batch, torch.Generator], Batch] | None = None
+    generator: torch.Generator | None = None
+
+    def __call__(self, batch: Batch) -> Batch:
+        return batch if self.change is None or self.generator is None else self.change(batch, self.generator)
 
 
 def train_loader(images: Images, protocol: Protocol, seed: int) -> Any:
-    """Make the shuffled, augmented training loader of one run."""
+    """Make the shuffled training loader of one run, with its random changes of images."""
     sampler = EpochShuffle(len(images.y_train), seed)
-    augment = Augment(max(1, protocol.image_size // 8), sampler.generator, _layout(protocol))
     return DataLoader(
         _Tensors(images.x_train, images.y_train),
         batch_size=protocol.batch_size,
         sampler=sampler,
         drop_last=protocol.drop_last,
-        collate_fn=augment if protocol.augment else _as_it_is,
+        collate_fn=Collate(images.change, sampler.generator),
     )
 
 
 def valid_loader(images: Images, protocol: Protocol) -> Any:
     """Make the loader of the evaluation images, in a fixed order."""
     return DataLoader(
-        _Tensors(images.x_valid, images.y_valid), batch_size=protocol.evaluation_batch, collate_fn=_as_it_is
+        _Tensors(images.x_valid, images.y_valid), batch_size=protocol.evaluation_batch, collate_fn=Collate()
     )

@@ -1,4 +1,4 @@
-"""What a ranking measurement consists of, apart from the training method."""
+"""What a ranking measurement consists of, apart from the training method: the protocols."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ class Protocol:
 
     Attributes:
         name: Key in `PROTOCOLS`; appears in the results.
+        benchmark: Key in `GROUNDS`: search space, table and images.
         channels: Channels of the supernet's first stage.
-        cells: Cells in each of its three stages.
-        image_size: Side of the square images in pixels; larger images are averaged over areas.
-        train_images: Training images, the first of the benchmark's own training half of CIFAR-10.
+        cells: Cells in each of its stages.
+        image_size: Side of the square images in pixels; larger images are averaged over areas (0: as they are).
+        train_images: Training images, the first of the benchmark's training part.
         batch_size: Examples in a training batch.
         epochs: Passes over the training images.
         learning_rate: Base learning rate of SGD.
@@ -25,15 +26,18 @@ class Protocol:
         clip: Global gradient norm to clip at.
         set_to_none: Whether weights that a step does not sample stay as they are (True), or go on moving by
             momentum and weight decay, as under torch 1 (False).
-        augment: Whether training images are shifted by up to an eighth of their side and mirrored at random.
+        augment: Whether training images are changed at random: CIFAR-10 is shifted by up to an eighth of its side
+            and mirrored, digits get fresh noise.
         bn_mode: ``'batch'``: normalization uses the statistics of the batch, also in evaluation;
             ``'recalibrated'``: running statistics, estimated anew for each evaluated subnet.
-        evaluation_images: Images on which a subnet's accuracy is predicted, the first of the benchmark's own
-            validation half.
+        evaluation_images: Images on which a subnet's accuracy is predicted, the first of the benchmark's
+            validation part.
         evaluation_batch: Examples in an evaluation batch.
         recalibration_batches: Training batches for a subnet's statistics where they are recalibrated.
-        architectures: Number of architectures evaluated, each from another isomorphism group; None for all
-            groups.
+        operations: Candidates kept in every choice, for a part of the space; None for all.
+        whole_train_set: Whether validation images are cut from the end of the whole training set (True) instead of
+            the benchmark's own validation half.
+        architectures: Number of architectures evaluated, each a different network; None for all networks.
         architecture_seed: Seed that chooses them; the same for all methods and training seeds.
         channels_last: Memory format in which small networks run faster on processors.
     """
@@ -46,6 +50,7 @@ class Protocol:
     batch_size: int
     epochs: int
     learning_rate: float
+    benchmark: str = "nasbench201"
     drop_last: bool = True
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -56,9 +61,16 @@ class Protocol:
     evaluation_images: int = 25_000
     evaluation_batch: int = 250
     recalibration_batches: int = 20
+    operations: tuple[str, ...] | None = None
+    whole_train_set: bool = False
     architectures: int | None = None
     architecture_seed: int = 0
     channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        """Take the list that JSON makes of a tuple."""
+        if self.operations is not None:
+            object.__setattr__(self, "operations", tuple(self.operations))
 
     @property
     def steps(self) -> int:
@@ -72,6 +84,21 @@ class Protocol:
 
 
 _ALL = (
+    # A complete benchmark that any laptop can repeat: 1,600 steps, where one network trained alone gets 240.
+    Protocol(
+        name="small",
+        benchmark="digit_cells",
+        channels=8,
+        cells=1,
+        image_size=0,
+        train_images=512,
+        batch_size=64,
+        epochs=200,
+        learning_rate=0.1,
+        evaluation_images=585,
+        evaluation_batch=585,
+        channels_last=True,
+    ),
     Protocol(
         name="cpu",
         channels=8,
@@ -100,6 +127,59 @@ _ALL = (
         drop_last=False,
         evaluation_images=25_000,
         evaluation_batch=256,
+    ),
+    # The published setting of PA&DA on NAS-Bench-201: all 50,000 images, batch 256. Its authors evaluate on the
+    # test images; here the last 5,000 training images are left out and used instead, which is a deviation.
+    Protocol(
+        name="panda",
+        channels=16,
+        cells=5,
+        image_size=32,
+        train_images=45_000,
+        batch_size=256,
+        epochs=250,
+        learning_rate=0.05,
+        drop_last=False,
+        whole_train_set=True,
+        evaluation_images=5_000,
+        evaluation_batch=256,
+    ),
+    # The published setting of conditional supernet weights on NAS-Bench-201: 45,000 images to train and 5,000 to
+    # evaluate, two cells in a stage, 20 batches for a subnet's statistics, 1,000 architectures. Batch size, rate
+    # and epochs are not known to us from the paper and are those of `dynas`.
+    Protocol(
+        name="conditional",
+        channels=16,
+        cells=2,
+        image_size=32,
+        train_images=45_000,
+        batch_size=64,
+        epochs=250,
+        learning_rate=0.025,
+        drop_last=False,
+        whole_train_set=True,
+        bn_mode="recalibrated",
+        evaluation_images=5_000,
+        evaluation_batch=250,
+        architectures=1_000,
+    ),
+    # The same paper on NAS-Bench-Macro: 50 epochs.
+    Protocol(
+        name="conditional_macro",
+        benchmark="nasbench_macro",
+        channels=32,
+        cells=8,
+        image_size=32,
+        train_images=45_000,
+        batch_size=64,
+        epochs=50,
+        learning_rate=0.025,
+        drop_last=False,
+        whole_train_set=True,
+        bn_mode="recalibrated",
+        evaluation_images=5_000,
+        evaluation_batch=250,
+        architectures=1_000,
     ),
 )
 

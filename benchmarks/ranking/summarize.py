@@ -1,41 +1,48 @@
-"""Make a Markdown table from the results of `run.py`: mean and spread over seeds, per protocol and method.
+"""Make Markdown tables and figures from the results of `run.py`.
 
-    python benchmarks/ranking/summarize.py benchmarks/ranking/results/cpu.jsonl --data <folder>
+    python benchmarks/ranking/summarize.py benchmarks/ranking/results/small.jsonl --figures docs/images
 
-With the benchmark's table at hand, the interval of tau is the 95 % bootstrap interval over architectures of
-the mean over seeds: every draw takes the same architectures for all seeds. Differences between methods are
-paired in the same way.
+Per protocol: every method's mean and sample standard deviation over seeds, the 95 % bootstrap interval of its mean
+tau over both seeds and architectures, and its difference to SPOS, paired by seed, with Student's 95 % interval. A
+figure shows every seed. CIFAR-10 protocols need the folder of the table: `--data` or NNI_SUPERNET_DATA.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 import nni_supernet_ext  # noqa: F401 - before anything that imports NNI
-from nni_supernet_ext.benchmarks import NasBench201Oracle
-from nni_supernet_ext.functional.ranking import bootstrap_interval, kendall_tau
+
+from figure import plot_taus  # isort: skip
+from grounds import GROUNDS  # isort: skip
+
+from nni_supernet_ext.functional import bootstrap_interval, kendall_tau  # isort: skip
 
 Runs = list[dict[str, Any]]
 
 COLUMNS = {
     "tau": "tau",
+    "tau_by_loss": "tau by loss",
     "spearman": "Spearman",
     "precision_top10pct": "precision top 10 %",
     "tau_top10pct": "tau in top 10 %",
-    "best_of_top10": "best of predicted top 10",
-    "tau_by_loss": "tau by loss",
-    "tau_with_params": "tau with params",
-    "final_loss": "final loss",
+    "best_of_top1": "top 1",
+    "best_of_top10": "best of top 10",
+    "improvement_top10": "improvement of top 10",
     "train_seconds": "training s",
     "evaluation_seconds": "evaluation s",
+    "peak_memory_mb": "peak MB",
 }
+REFERENCE = "spos"
 
 
 def read_runs(path: Path) -> dict[str, dict[str, Runs]]:
@@ -50,81 +57,78 @@ def read_runs(path: Path) -> dict[str, dict[str, Runs]]:
     return groups
 
 
-def tau_interval(
-    runs: Runs, actual: Sequence[float], minus: Runs | None = None, draws: int = 1000
-) -> tuple[float, float]:
-    """Return the bootstrap interval over architectures of the mean tau over seeds.
+def tau_interval(runs: Runs, actual: Sequence[float], draws: int = 1000) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the mean tau, over architectures and, where there are several, seeds.
 
     Args:
         runs: Runs of one method on the same architectures.
         actual: True accuracies of these architectures.
-        minus: Runs of another method; the interval is then that of the difference of the means.
         draws: Bootstrap draws.
 
     Returns:
-        Lower and upper end of the 95 % interval.
+        Lower and upper end.
     """
-    actual = np.asarray(actual, dtype=float)
-
-    def mean_tau(group: Runs, chosen: Any) -> float:
-        return float(np.mean([kendall_tau(np.asarray(run["predicted"])[chosen], actual[chosen]) for run in group]))
-
-    def metric(chosen: Any, _: Any) -> float:
-        # The bootstrap draws positions, with which every run is looked up alike.
-        chosen = chosen.astype(int)
-        other = mean_tau(minus, chosen) if minus is not None else 0.0
-        return mean_tau(runs, chosen) - other
-
-    positions = np.arange(len(actual), dtype=float)
-    return bootstrap_interval(positions, positions, metric, n=draws)
+    predicted = np.array([run["predicted"] for run in runs], dtype=float)
+    over = "both" if len(runs) > 1 else "subnets"
+    return bootstrap_interval(predicted, actual, kendall_tau, n=draws, over=over)
 
 
-def table(methods: Mapping[str, Runs], oracle: NasBench201Oracle | None = None, draws: int = 1000) -> str:
-    """Return one protocol's Markdown table, and the differences to the first trained method below it."""
+def paired_difference(runs: Runs, reference: Runs, key: str = "tau") -> tuple[float, float, int, int] | None:
+    """Compare a method with another by seed.
+
+    Args:
+        runs: Runs of one method.
+        reference: Runs of the other.
+        key: Metric.
+
+    Returns:
+        Mean difference over the seeds both have, half of Student's 95 % interval (NaN for a single seed), seeds in
+        which the method is better, and seeds compared; None where they share no seed.
+    """
+    by_seed = {run["seed"]: run[key] for run in reference}
+    differences = [run[key] - by_seed[run["seed"]] for run in runs if run["seed"] in by_seed]
+    if not differences:
+        return None
+    n, half = len(differences), math.nan
+    if n > 1:
+        half = float(stats.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / math.sqrt(n))
+    return float(np.mean(differences)), half, sum(d > 0 for d in differences), n
+
+
+def table(methods: Mapping[str, Runs], draws: int = 1000, actual: Sequence[float] | None = None) -> str:
+    """Return one protocol's Markdown table, best mean tau first."""
     present = [key for key in COLUMNS if any(key in run for runs in methods.values() for run in runs)]
-    titles = ["method", "seeds", *(COLUMNS[key] for key in present)]
-    if oracle is not None:
-        titles.insert(3, "95 % interval of tau")
+    titles = ["method", "seeds", *(COLUMNS[key] for key in present), "difference in tau to SPOS", "seeds better"]
+    if actual is not None:
+        titles.insert(3, "95 % of mean")
     lines = [_row(titles), _row(["---"] * len(titles))]
-    for method, runs in methods.items():
+    for method in sorted(methods, key=lambda name: -float(np.mean([run["tau"] for run in methods[name]]))):
+        runs = methods[method]
         cells = [method, str(len(runs)), *(_mean_and_std(runs, key) for key in present)]
-        if oracle is not None:
-            cells.insert(3, _interval(tau_interval(runs, _actual(runs, oracle), draws=draws)))
-        lines.append(_row(cells))
-    if oracle is not None:
-        lines += ["", *_differences(methods, oracle, draws)]
+        if actual is not None:
+            low, high = tau_interval(runs, actual, draws)
+            cells.insert(3, f"{low:.3f} to {high:.3f}")
+        lines.append(_row([*cells, *_compared(method, runs, methods.get(REFERENCE))]))
     return "\n".join(lines)
 
 
-def _differences(methods: Mapping[str, Runs], oracle: NasBench201Oracle, draws: int) -> list[str]:
-    """Compare every method with SPOS, or with the first one there is."""
-    reference = "spos" if "spos" in methods else next(iter(methods))
-    lines = []
-    for method, runs in methods.items():
-        if method == reference:
-            continue
-        other = methods[reference]
-        difference = np.mean([run["tau"] for run in runs]) - np.mean([run["tau"] for run in other])
-        low, high = tau_interval(runs, _actual(runs, oracle), minus=other, draws=draws)
-        lines.append(f"- {method} - {reference}: {difference:+.3f} in tau, 95 % interval [{low:+.3f}, {high:+.3f}]")
-    return lines
-
-
-def _actual(runs: Runs, oracle: NasBench201Oracle) -> Any:
-    return oracle.table["c10_test"][runs[0]["indices"]]
+def _compared(method: str, runs: Runs, reference: Runs | None) -> tuple[str, str]:
+    trained = "train_seconds" in runs[0] or "predicted_loss" in runs[0]
+    compared = paired_difference(runs, reference) if reference and trained and method != REFERENCE else None
+    if compared is None:
+        return "", ""
+    mean, half, better, n = compared
+    return (f"{mean:+.3f}" if math.isnan(half) else f"{mean:+.3f} ± {half:.3f}"), f"{better} of {n}"
 
 
 def _mean_and_std(runs: Runs, key: str) -> str:
     values = [run[key] for run in runs if run.get(key) is not None]
     if not values:
         return ""
-    digits = 3 if abs(np.mean(values)) < 10 else 1 if abs(np.mean(values)) > 95 else 2
+    size = abs(float(np.mean(values)))
+    digits = 3 if size < 10 else 1 if size < 200 else 0
     text = f"{np.mean(values):.{digits}f}"
     return text if len(values) < 2 else f"{text} ± {np.std(values, ddof=1):.{digits}f}"
-
-
-def _interval(ends: tuple[float, float]) -> str:
-    return f"[{ends[0]:.3f}, {ends[1]:.3f}]"
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -132,14 +136,22 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table of every protocol in a file of results."""
+    """Print the table of every protocol in a file of results, and draw its figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
     parser.add_argument("--data", default=os.environ.get("NNI_SUPERNET_DATA"), help="folder with the table")
+    parser.add_argument("--figures", type=Path, help="folder for a figure per protocol")
     options = parser.parse_args(arguments)
-    oracle = NasBench201Oracle(options.data) if options.data else None
     for name, methods in read_runs(options.results).items():
-        print(f"## {name}\n\n{table(methods, oracle)}\n")
+        runs = next(iter(methods.values()))
+        ground = GROUNDS[runs[0]["protocol"].get("benchmark", "nasbench201")]
+        known = options.data is not None or not ground.needs_data
+        actual = ground.oracle(options.data).accuracies(runs[0]["indices"]) if known else None
+        print(f"## {name}\n\n{table(methods, actual=actual)}\n")
+        if options.figures:
+            options.figures.mkdir(parents=True, exist_ok=True)
+            taus = {method: [run["tau"] for run in runs] for method, runs in methods.items()}
+            plot_taus(taus, f"Protocol {name}").savefig(options.figures / f"ranking_{name}.png", dpi=130)
 
 
 if __name__ == "__main__":

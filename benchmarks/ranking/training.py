@@ -1,4 +1,4 @@
-"""Train one supernet, resumably, and keep its weights."""
+"""Train one supernet, or its parts, resumably."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from grounds import Ground
 from images import Images, train_loader, valid_loader
-from methods import METHODS, owns_learning_rate
+from methods import make_method
 from nni.nas.evaluator.pytorch import Lightning, Trainer
 from nni.nas.experiment import NasExperiment
 from protocols import Protocol
 from task import ImageClassification
 
-from nni_supernet_ext.core import Supernet
-from nni_supernet_ext.spaces import NasBench201, nasbench201
-from nni_supernet_ext.strategies import SupernetStrategy
+from nni_supernet_ext.core import Supernet, WeightStore
+from nni_supernet_ext.strategies import FewShotStrategy, SupernetStrategy
 
 
 class Progress(pl.Callback):
@@ -53,51 +53,48 @@ class Progress(pl.Callback):
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-        print(json.dumps(entry), flush=True)
 
 
-def epochs_of(folder: Path) -> dict[int, dict[str, float]]:
-    """Read what `Progress` wrote, the last entry of every epoch."""
+def epochs_of(folder: Path) -> list[dict[str, float]]:
+    """Read what `Progress` wrote; sub-supernets count their epochs anew, so all lines are kept."""
     path = folder / "epochs.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {entry["epoch"]: entry for entry in map(json.loads, lines)}
-
-
-def make_space(protocol: Protocol) -> NasBench201:
-    """Build the untrained space of a protocol; weights come from the global random state."""
-    space = nasbench201(protocol.channels, protocol.cells, track_running_stats=protocol.bn_mode == "recalibrated")
-    if protocol.channels_last:
-        space.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return space
+    return [json.loads(line) for line in lines]
 
 
 def trained_supernet(
-    protocol: Protocol, method: str, seed: int, images: Images, folder: Path, accelerator: str = "cpu"
-) -> Supernet:
-    """Return the trained supernet of a run: from its weights, its last checkpoint, or from the start.
+    protocol: Protocol,
+    ground: Ground,
+    name: str,
+    seed: int,
+    images: Images,
+    folder: Path,
+    accelerator: str = "cpu",
+) -> tuple[Supernet, WeightStore]:
+    """Train a supernet, or go on where a killed run was; a finished one is only read.
 
     Args:
         protocol: Everything but the method.
-        method: Key of `METHODS`.
-        seed: Seed of weights, paths, batches and augmentation.
+        ground: Space and table.
+        name: Name of the method.
+        seed: Seed of weights, paths, batches and random changes of images.
         images: Training and evaluation images.
         folder: Holds what a killed run needs to go on.
         accelerator: Lightning's name of the device to train on.
 
     Returns:
-        The supernet on the CPU.
+        The supernet on the CPU, and the store that activates a subnet with the weights that belong to it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / "weights.pt"
     pl.seed_everything(seed, verbose=False)
-    space = make_space(protocol)
-    if weights.exists():
-        supernet = Supernet(SupernetStrategy().mutate_model(space))
-        supernet.model.load_state_dict(torch.load(weights, weights_only=True))
-        return supernet
-    arguments = METHODS[method]()
-    callbacks = [*arguments.pop("callbacks", ()), Progress(folder / "epochs.jsonl")]
-    strategy = SupernetStrategy(
+    space = ground.space(protocol)
+    if protocol.channels_last:
+        space.to(memory_format=torch.channels_last)
+    method = make_method(name, protocol, ground, seed)
+    own = method.shortened(protocol)
+    arguments = dict(method.arguments)
+    callbacks = [*arguments.pop("callbacks"), Progress(folder / "epochs.jsonl")]
+    strategy: Any = SupernetStrategy(
         **{
             "gradient_clip_val": protocol.clip,
             "set_to_none": protocol.set_to_none,
@@ -105,12 +102,15 @@ def trained_supernet(
             "validate": 0,
             "recalibrate_batches": 0,
             "checkpoint_dir": folder,
+            "record": False,
             **arguments,
         },
         callbacks=callbacks,
     )
+    if method.few_shot is not None:
+        strategy = FewShotStrategy(strategy, **method.few_shot)
     trainer = Trainer(
-        max_epochs=protocol.epochs,
+        max_epochs=own.epochs,
         accelerator=accelerator,
         devices=1,
         logger=False,
@@ -121,10 +121,10 @@ def trained_supernet(
         default_root_dir=str(folder),
     )
     evaluator = Lightning(
-        ImageClassification(protocol, cosine=not owns_learning_rate({"callbacks": callbacks})),
+        ImageClassification(own, cosine=not method.owns_learning_rate),
         trainer,
-        train_dataloaders=train_loader(images, protocol, seed),
-        val_dataloaders=valid_loader(images, protocol),
+        train_dataloaders=train_loader(images, own, seed),
+        val_dataloaders=valid_loader(images, own),
     )
     experiment = NasExperiment(space, evaluator, strategy)
     experiment.config.experiment_working_directory = str(folder / "nni")
@@ -133,7 +133,5 @@ def trained_supernet(
     finally:
         # NNI would do so when the process ends, and until then keep a thread and the data.
         experiment.stop()
-    supernet = strategy.trained
-    supernet.model.to("cpu")
-    torch.save({name: tensor for name, tensor in supernet.model.state_dict().items()}, weights)
-    return supernet
+    strategy.trained.model.to("cpu")
+    return strategy.trained, strategy.weights

@@ -27,7 +27,9 @@ EDGES = ("0_1", "0_2", "1_2", "0_3", "1_3", "2_3")
 @pytest.fixture(scope="module")
 def scripts() -> Any:
     """Import the scripts as they import each other: by their bare names."""
-    names = ("protocols", "images", "methods", "task", "training", "measure", "run", "summarize")
+    names = (
+        "protocols", "images", "grounds", "methods", "task", "training", "measure", "run", "figure", "summarize"
+    )  # fmt: skip
     sys.path.insert(0, str(FOLDER))
     try:
         yield {name: importlib.import_module(name) for name in names}
@@ -87,9 +89,9 @@ def measure(scripts: Any, data: Path, out: Path, methods: str, *more: str) -> li
 
 def test_measures_every_method_once(scripts: Any, made_up: Path, tiny: Any, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    first = measure(scripts, made_up, out, "params,spos,calr_ms", "--seeds", "0,1")
+    first = measure(scripts, made_up, out, "params,spos,calr+ms", "--seeds", "0,1")
     assert [(run["method"], run["seed"]) for run in first] == [
-        ("params", 0), ("spos", 0), ("spos", 1), ("calr_ms", 0), ("calr_ms", 1)
+        ("params", 0), ("spos", 0), ("calr+ms", 0), ("spos", 1), ("calr+ms", 1)
     ]  # fmt: skip
     actual = NasBench201Oracle(made_up).table["c10_test"]
     for run in first:
@@ -99,14 +101,14 @@ def test_measures_every_method_once(scripts: Any, made_up: Path, tiny: Any, tmp_
         assert run["params_tau"] == first[0]["tau"]
         assert run["indices"] == first[0]["indices"]
     assert first[1]["steps"] == 4
-    assert first[1]["predicted_loss"] != first[2]["predicted_loss"]
-    assert measure(scripts, made_up, out, "params,spos,calr_ms", "--seeds", "0,1") == first
+    assert first[1]["predicted_loss"] != first[3]["predicted_loss"]
+    assert measure(scripts, made_up, out, "params,spos,calr+ms", "--seeds", "0,1") == first
 
 
 def test_a_killed_run_ends_as_if_it_had_not_been(
     scripts: Any, made_up: Path, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (whole,) = measure(scripts, made_up, tmp_path / "whole.jsonl", "calr_ms", "--seeds", "0")
+    (whole,) = measure(scripts, made_up, tmp_path / "whole.jsonl", "calr+ms", "--seeds", "0")
     progress, evaluator = scripts["training"].Progress, scripts["measure"].SubnetEvaluator
     out = tmp_path / "killed.jsonl"
     at_end, evaluate = progress.on_train_epoch_end, evaluator.evaluate
@@ -127,10 +129,10 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     monkeypatch.setattr(progress, "on_train_epoch_end", second_epoch_fails)
     monkeypatch.setattr(evaluator, "evaluate", fifth_evaluation_fails)
     with pytest.raises(RuntimeError, match="killed in training"):
-        measure(scripts, made_up, out, "calr_ms", "--seeds", "0")
+        measure(scripts, made_up, out, "calr+ms", "--seeds", "0")
     with pytest.raises(RuntimeError, match="killed in evaluation"):
-        measure(scripts, made_up, out, "calr_ms", "--seeds", "0")
-    (resumed,) = measure(scripts, made_up, out, "calr_ms", "--seeds", "0")
+        measure(scripts, made_up, out, "calr+ms", "--seeds", "0")
+    (resumed,) = measure(scripts, made_up, out, "calr+ms", "--seeds", "0")
     assert epochs == [0, 1, 1], "the finished epoch is not trained again"
     assert len(evaluated) == N_EVALUATED + 1, "only the evaluation that failed is repeated"
     assert resumed["predicted_loss"] == whole["predicted_loss"]
@@ -143,10 +145,36 @@ def test_chooses_distinct_groups(scripts: Any, made_up: Path, tiny: Any) -> None
     assert chosen == scripts["measure"].choose_architectures(oracle, tiny)
 
 
-def test_only_methods_without_a_rate_of_their_own_get_the_cosine(scripts: Any, tiny: Any) -> None:
+def test_names_put_methods_together(scripts: Any, tiny: Any) -> None:
     methods = scripts["methods"]
-    owners = {name for name, method in methods.METHODS.items() if methods.owns_learning_rate(method())}
-    assert owners == {"calr", "calr_ms", "panda_calr_ms"}
+    ground = scripts["grounds"].GROUNDS["nasbench201"]
+
+    def make(name: str) -> Any:
+        return methods.make_method(name, tiny, ground, seed=3)
+
+    owners = {name for name in methods.PARTS if make(name).owns_learning_rate}
+    assert owners == {"calr", "calr_gamma2", "calr_gamma3", "calr_linear", "calr_exp", "calr_flops"}
+    whole = make("fairnas+calr+ms+da")
+    assert [type(callback).__name__ for callback in whole.arguments["callbacks"]] == [
+        "ComplexityAwareLR", "MomentumSeparation"
+    ]  # fmt: skip
+    assert type(whole.arguments["data"]).__name__ == "ImportanceDataSampler"
+    assert whole.arguments["paths"].fixed in ground.space(tiny).simplify()
+    assert make("fairnas").arguments["paths"].fixed is None
+    assert methods.unknown_parts("spos+calr+nonsense") == {"nonsense"}
+
+
+def test_every_method_gets_the_passes_of_one_subnet_per_batch(scripts: Any) -> None:
+    methods, small = scripts["methods"], scripts["protocols"].PROTOCOLS["small"]
+    ground = scripts["grounds"].GROUNDS["digit_cells"]
+    steps = {
+        name: methods.make_method(name, small, ground).shortened(small).steps
+        for name in ("spos", "fairnas", "fairnas+long", "few_shot", "sandwich")
+    }
+    assert steps == {"spos": 1600, "fairnas": 536, "fairnas+long": 1600, "few_shot": 536, "sandwich": 536}
+
+
+def test_the_rate_falls_along_half_a_cosine(scripts: Any, tiny: Any) -> None:
     task = scripts["task"].ImageClassification(tiny, cosine=True)
     task.set_model(torch.nn.Linear(2, 2))
     configured = task.configure_optimizers()
@@ -162,9 +190,9 @@ def test_only_methods_without_a_rate_of_their_own_get_the_cosine(scripts: Any, t
 
 
 def test_augmentation_shifts_and_mirrors(scripts: Any) -> None:
-    augment = scripts["images"].Augment(1, torch.Generator().manual_seed(0), torch.contiguous_format)
+    augment = scripts["images"].Shift(1, torch.contiguous_format)
     x = torch.arange(9.0).view(1, 1, 3, 3).expand(200, 3, 3, 3)
-    shifted, labels = augment((x, torch.arange(200)))
+    shifted, labels = augment((x, torch.arange(200)), torch.Generator().manual_seed(0))
     assert labels.tolist() == list(range(200))
     black = (-scripts["images"]._MEAN / scripts["images"]._STD).view(3)
     seen = set()
@@ -207,28 +235,52 @@ def test_counts_the_steps_of_the_published_setting(scripts: Any) -> None:
     assert published.augment and published.bn_mode == "batch"
 
 
-def test_summary_has_means_intervals_and_differences(scripts: Any, made_up: Path, tmp_path: Path) -> None:
-    oracle = NasBench201Oracle(made_up)
-    indices = list(range(20))
-    actual = oracle.table["c10_test"][indices]
+def test_small_protocol_needs_no_data_and_rescores(scripts: Any, tmp_path: Path) -> None:
+    out = tmp_path / "small.jsonl"
+    common = ["--protocol", "small", "--out", str(out), "--seeds", "0"]
+    changed = ["--set", "epochs=2", "--set", "architectures=20"]
+    scripts["run"].main([*common, *changed, "--methods", "params,few_shot+calr+ms,fairnas+calr+ms+split50"])
+    params, few_shot, fair = map(json.loads, out.read_text().splitlines())
+    assert few_shot["steps"] == 8 and len(few_shot["predicted"]) == 20
+    assert fair["method"] == "fairnas+calr+ms+split50" and fair["indices"] == params["indices"]
+    spoilt = {**params, "tau": 2.0}
+    out.write_text(json.dumps(spoilt) + "\n" + json.dumps({**few_shot, "tau_by_loss": 2.0}) + "\n")
+    scripts["run"].main([*common, *changed, "--rescore"])
+    assert list(map(json.loads, out.read_text().splitlines())) == [params, few_shot]
+
+
+def test_processes_side_by_side_share_the_work(scripts: Any, tmp_path: Path, capfd: Any) -> None:
+    out = tmp_path / "small.jsonl"
+    scripts["run"].main(["--protocol", "small", "--out", str(out), "--methods", "params,flops", "--jobs", "2"])
+    assert sorted(json.loads(line)["method"] for line in out.read_text().splitlines()) == ["flops", "params"]
+
+
+def test_summary_has_means_intervals_and_differences(scripts: Any, tmp_path: Path) -> None:
+    actual = np.arange(20.0)
     perfect, reverse = actual.tolist(), (-actual).tolist()
     lines = [
         ("spos", 0, reverse, -1.0),
         ("spos", 1, perfect, 1.0),
-        ("calr_ms", 0, perfect, 1.0),
-        ("calr_ms", 1, perfect, 1.0),
+        ("calr+ms", 0, perfect, 1.0),
+        ("calr+ms", 1, perfect, 1.0),
     ]
     path = tmp_path / "results.jsonl"
     path.write_text(
         "".join(
             json.dumps(
-                {"protocol": {"name": "p"}, "method": m, "seed": s, "tau": tau, "predicted": x, "indices": indices}
+                {"protocol": {"name": "p"}, "method": m, "seed": s, "tau": tau, "predicted": x, "predicted_loss": x}
             )
             + "\n"
             for m, s, x, tau in lines
         )
     )
-    text = scripts["summarize"].table(scripts["summarize"].read_runs(path)["p"], oracle, draws=50)
-    assert "| spos | 2 | 0.000 ± 1.414 | [0.000, 0.000] |" in text
-    assert "| calr_ms | 2 | 1.000 ± 0.000 | [1.000, 1.000] |" in text
-    assert "- calr_ms - spos: +1.000 in tau, 95 % interval [+1.000, +1.000]" in text
+    summarize = scripts["summarize"]
+    runs = summarize.read_runs(path)["p"]
+    rows = summarize.table(runs, draws=200, actual=actual).splitlines()
+    # Of two seeds with tau -1 and 1 a quarter of the draws takes one of them twice.
+    assert rows[3].startswith("| spos | 2 | 0.000 ± 1.414 | -1.000 to 1.000 |")
+    assert rows[2].startswith("| calr+ms | 2 | 1.000 ± 0.000 | 1.000 to 1.000 |")
+    # Differences 2 and 0: mean 1, standard error 1, and Student's quantile for one degree of freedom is 12.706.
+    assert rows[2].endswith("| +1.000 ± 12.706 | 1 of 2 |")
+    figure = scripts["figure"].plot_taus({name: [run["tau"] for run in runs[name]] for name in runs}, "p")
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["spos", "calr+ms"]

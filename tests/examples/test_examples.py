@@ -164,3 +164,10 @@ def test_pictures_are_normalised_cropped_and_mirrored(monkeypatch: pytest.Monkey
     views = [changed[0][0] for _ in range(10)]
     assert all(view.shape == (3, 32, 32) for view in views)
     assert len({view.sum().item() for view in views}) > 5
+
+
+def test_true_rank_is_looked_up(in_process: Callable[..., str]) -> None:
+    printed = in_process("true_rank.py", "--smoke")
+    found = re.search(r"when trained alone: rank (\d+) of 540; the best reaches", printed)
+    assert found and 1 <= int(found[1]) <= 540
+    assert re.search(r"epoch   2: Kendall's tau -?\d\.\d{3} on 50 architectures", printed)
