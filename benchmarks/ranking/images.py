@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ _SHEETS = [f"cifar10_train_{sheet}.webp" for sheet in range(1, 6)]
 
 @dataclass(frozen=True)
 class Images:
-    """Images of shape [N, C, S, S], normalized, and labels of shape [N], on the CPU.
+    """Images of shape [N, C, S, S], normalized, and labels of shape [N].
 
     `change` is the random change of a training batch, made anew at each use from the generator it is given; None
     for none.
@@ -35,6 +35,11 @@ class Images:
     x_valid: Tensor
     y_valid: Tensor
     change: Callable[[Batch, torch.Generator], Batch] | None = None
+
+    def to(self, device: str) -> Images:
+        """Move everything to a device: batches made there need no transfer."""
+        parts = {name: getattr(self, name).to(device) for name in ("x_train", "y_train", "x_valid", "y_valid")}
+        return replace(self, **parts)
 
 
 def noisy_digits(protocol: Protocol) -> Images:
@@ -145,7 +150,7 @@ class _Tensors(Dataset[Any]):
         return self.x[index], self.y[index]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        chosen = torch.tensor(indices)
+        chosen = torch.tensor(indices, device=self.x.device)
         return self.x[chosen], self.y[chosen]
 
 
@@ -180,7 +185,7 @@ class Shift:
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         x, y = batch
         n, channels, height, width = x.shape
-        black = -_MEAN / _STD
+        black = (-_MEAN / _STD).to(x)
         padded = black.expand(n, channels, height + 2 * self.reach, width + 2 * self.reach).clone()
         padded[:, :, self.reach : self.reach + height, self.reach : self.reach + width] = x
         top, left = torch.randint(2 * self.reach + 1, (2, n, 1), generator=generator)
@@ -188,9 +193,10 @@ class Shift:
         column = torch.arange(width).expand(n, width)
         rows = top + torch.arange(height)
         columns = left + torch.where(mirrored, column.flip(1), column)
+        rows, columns = rows.to(x.device), columns.to(x.device)  # drawn on the CPU: the same on every device
         shifted = padded[
-            torch.arange(n).view(n, 1, 1, 1),
-            torch.arange(channels).view(1, channels, 1, 1),
+            torch.arange(n, device=x.device).view(n, 1, 1, 1),
+            torch.arange(channels, device=x.device).view(1, channels, 1, 1),
             rows.view(n, 1, height, 1),
             columns.view(n, 1, 1, width),
         ]

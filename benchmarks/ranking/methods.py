@@ -160,4 +160,3 @@ PARTS: dict[str, Part] = {
     "distil": _plain(objective=InplaceDistillation),
 }
 MODIFIERS = {"long": "all batches, whatever the passes on each cost"}
-BASELINES = ("params", "flops")

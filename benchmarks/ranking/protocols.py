@@ -40,6 +40,7 @@ class Protocol:
         architectures: Number of architectures evaluated, each a different network; None for all networks.
         architecture_seed: Seed that chooses them; the same for all methods and training seeds.
         channels_last: Memory format in which small networks run faster on processors.
+        precision: Lightning's name of the number format of training, for example ``'bf16-mixed'``.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Protocol:
     architectures: int | None = None
     architecture_seed: int = 0
     channels_last: bool = False
+    precision: str = "32-true"
 
     def __post_init__(self) -> None:
         """Take the list that JSON makes of a tuple."""

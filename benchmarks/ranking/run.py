@@ -29,10 +29,11 @@ from typing import Any
 import nni_supernet_ext  # noqa: F401 - before anything that imports NNI
 
 import torch  # isort: skip
+from baselines import BASELINES, COSTS, cost, score  # isort: skip
 from grounds import GROUNDS, Ground  # isort: skip
 from images import Images  # isort: skip
 from measure import choose_architectures, predict, ranking_metrics  # isort: skip
-from methods import BASELINES, MODIFIERS, PARTS, make_method, unknown_parts  # isort: skip
+from methods import MODIFIERS, PARTS, make_method, unknown_parts  # isort: skip
 from protocols import PROTOCOLS, Protocol  # isort: skip
 from training import epochs_of, trained_supernet  # isort: skip
 
@@ -62,6 +63,13 @@ class Setting:
         work = Path(options.work) if options.work else Path(f"{options.out}.work")
         return cls(protocol, ground, oracle, indices, Path(options.data or "."), work, options.accelerator)
 
+    def loaded_images(self) -> Images:
+        """Return the images, read once and kept on the device that trains."""
+        if self.images is None:
+            device = "cuda" if self.accelerator == "gpu" else self.accelerator
+            self.images = self.ground.images(self.folder, self.protocol).to(device)
+        return self.images
+
     def metrics(self, predicted: Sequence[float]) -> dict[str, float]:
         """Compare predictions with the table."""
         return ranking_metrics(predicted, self.oracle, self.ground, self.indices)
@@ -86,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "protocol": setting.protocol.as_dict(),
             "method": method,
             "seed": seed,
-            **(_baseline(setting, method) if method in BASELINES else _supernet(setting, method, seed)),
+            **(_baseline(setting, method, seed) if method in BASELINES else _supernet(setting, method, seed)),
             "indices": setting.indices,
             "versions": _versions(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -98,9 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _items(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
     """Yield this process's share of methods and seeds; all methods of a seed come before the next seed."""
     part, parts = options.part
-    baselines = [(method, 0) for method in options.methods if method in BASELINES]
-    trained = [method for method in options.methods if method not in BASELINES]
-    items = [*baselines, *((method, seed) for seed, method in itertools.product(options.seeds, trained))]
+    costs = [(method, 0) for method in options.methods if method in COSTS]
+    seeded = [method for method in options.methods if method not in COSTS]
+    items = [*costs, *((method, seed) for seed, method in itertools.product(options.seeds, seeded))]
     return itertools.islice(items, part, None, parts)
 
 
@@ -114,24 +122,27 @@ def _side_by_side(arguments: list[str], jobs: int) -> None:
         raise SystemExit(f"{sum(map(bool, codes))} of {jobs} processes failed; give the command again to go on.")
 
 
-def _baseline(setting: Setting, method: str) -> dict[str, Any]:
-    predicted = [setting.ground.costs[method](setting.oracle.sample(index)) for index in setting.indices]
-    return {**setting.metrics(predicted), "predicted": predicted}
+def _baseline(setting: Setting, method: str, seed: int) -> dict[str, Any]:
+    common = setting.ground, setting.oracle, setting.indices
+    if method in COSTS:
+        found = cost(method, *common)
+    else:
+        found = score(method, setting.protocol, *common, setting.loaded_images(), seed)
+    return {**setting.metrics(found["predicted"]), **found}
 
 
 def _supernet(setting: Setting, method: str, seed: int) -> dict[str, Any]:
     protocol = setting.protocol
     folder = setting.work / f"{protocol.name}-{method}-{seed}"
     _check_folder(folder, protocol)
-    if setting.images is None:
-        setting.images = setting.ground.images(setting.folder, protocol)
+    images = setting.loaded_images()
     supernet, weights = trained_supernet(
-        protocol, setting.ground, method, seed, setting.images, folder, setting.accelerator
+        protocol, setting.ground, method, seed, images, folder, setting.accelerator
     )
     epochs = epochs_of(folder)
     if setting.accelerator != "cpu":
         supernet.model.to("cuda" if setting.accelerator == "gpu" else setting.accelerator)
-    predicted = predict(supernet, weights, protocol, seed, setting.images, setting.oracle, setting.indices, folder)
+    predicted = predict(supernet, weights, protocol, seed, images, setting.oracle, setting.indices, folder)
     shutil.rmtree(folder)
     return {
         **setting.metrics(predicted["accuracy"]),

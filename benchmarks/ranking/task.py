@@ -47,6 +47,7 @@ class ImageClassification(LightningModule):
             momentum=protocol.momentum,
             nesterov=protocol.momentum > 0,
             weight_decay=protocol.weight_decay,
+            fused=next(self.parameters()).is_cuda,
         )
         if not self.cosine:
             return optimizer

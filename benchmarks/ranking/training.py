@@ -113,6 +113,7 @@ def trained_supernet(
         max_epochs=own.epochs,
         accelerator=accelerator,
         devices=1,
+        precision=own.precision,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -74,7 +74,7 @@ def with_noise(images: Tensor, generator: torch.Generator) -> Tensor:
 
     Args:
         images: Clean images of any shape, black 0, white 1.
-        generator: Source of the noise.
+        generator: Source of the noise, on the CPU whatever the images' device: the noise is the same everywhere.
 
     Returns:
         New images of the same shape.
@@ -84,4 +84,4 @@ def with_noise(images: Tensor, generator: torch.Generator) -> Tensor:
         >>> round(float(with_noise(black, torch.Generator().manual_seed(0)).std()), 2)
         0.3
     """
-    return images + NOISE * torch.randn(images.shape, generator=generator)
+    return images + NOISE * torch.randn(images.shape, generator=generator).to(images.device)

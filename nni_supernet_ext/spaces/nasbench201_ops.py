@@ -41,11 +41,12 @@ class ReluConvNorm(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, kind: BatchNormKind):
         super().__init__()
         padding = kernel_size // 2
+        self.relu = nn.ReLU()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=not kind.affine)
         self.norm = kind(out_channels)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.conv(torch.relu(inputs)))
+        return self.norm(self.conv(self.relu(inputs)))
 
 
 class NoConnection(nn.Module):

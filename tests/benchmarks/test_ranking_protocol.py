@@ -28,7 +28,7 @@ EDGES = ("0_1", "0_2", "1_2", "0_3", "1_3", "2_3")
 def scripts() -> Any:
     """Import the scripts as they import each other: by their bare names."""
     names = (
-        "protocols", "images", "grounds", "methods", "task", "training", "measure", "run", "figure", "summarize"
+        "protocols", "images", "grounds", "baselines", "methods", "task", "training", "measure", "run", "figure", "summarize"
     )  # fmt: skip
     sys.path.insert(0, str(FOLDER))
     try:
@@ -239,9 +239,10 @@ def test_small_protocol_needs_no_data_and_rescores(scripts: Any, tmp_path: Path)
     out = tmp_path / "small.jsonl"
     common = ["--protocol", "small", "--out", str(out), "--seeds", "0"]
     changed = ["--set", "epochs=2", "--set", "architectures=20"]
-    scripts["run"].main([*common, *changed, "--methods", "params,few_shot+calr+ms,fairnas+calr+ms+split50"])
-    params, few_shot, fair = map(json.loads, out.read_text().splitlines())
+    scripts["run"].main([*common, *changed, "--methods", "params,snip,few_shot+calr+ms,fairnas+calr+ms+split50"])
+    params, snip, few_shot, fair = map(json.loads, out.read_text().splitlines())
     assert few_shot["steps"] == 8 and len(few_shot["predicted"]) == 20
+    assert len(set(snip["predicted"])) == 20 and snip["indices"] == params["indices"]
     assert fair["method"] == "fairnas+calr+ms+split50" and fair["indices"] == params["indices"]
     spoilt = {**params, "tau": 2.0}
     out.write_text(json.dumps(spoilt) + "\n" + json.dumps({**few_shot, "tau_by_loss": 2.0}) + "\n")
