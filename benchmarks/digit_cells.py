@@ -28,6 +28,7 @@ from torch import Tensor, nn  # isort: skip
 from torch.nn.functional import cross_entropy  # isort: skip
 
 from nni_supernet_ext.benchmarks.digit_images import DigitImages, digit_images, with_noise  # isort: skip
+from nni_supernet_ext.functional import kendall_tau  # isort: skip
 from nni_supernet_ext.spaces import nasbench201_network  # isort: skip
 
 # Digits of NAS-Bench-201's table; its edges in the order of the digits.
@@ -162,6 +163,9 @@ def write_table(results: Results, codes: list[str], seeds: list[int], out: Path)
         lines.append(",".join([code, str(group), *values]))
     out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{out}: {len(codes)} architectures, {len(groups)} different networks")
+    for one, other in itertools.combinations(seeds, 2):
+        pair = [[results[code, seed]["test"] for code in codes] for seed in (one, other)]
+        print(f"Kendall's tau between the test accuracies of seeds {one} and {other}: {kendall_tau(*pair):.3f}")
 
 
 def main() -> None:
