@@ -83,8 +83,8 @@ def train(code: str, seeds: Sequence[int], images: DigitImages) -> list[dict[str
         images: The benchmark's images.
 
     Returns:
-        For each seed the accuracies in percent on validation and test images, and the mean training loss of the last
-        epoch; and the seconds that all of them took.
+        For each seed the accuracies in percent on validation and test images, and the mean training loss of the
+        last epoch; and the seconds that all of them took.
     """
     since = time.perf_counter()
     network = SideBySide([untrained(code, seed) for seed in seeds])

@@ -125,9 +125,7 @@ def fit(settings: dict[str, Any], data: TensorDataset, arguments: Any, epochs: i
     evaluator.module.configure_optimizers = lambda: torch.optim.SGD(
         evaluator.module.parameters(), 0.05, momentum=0.9, weight_decay=2.5e-4
     )
-    strategy = SupernetStrategy(
-        **settings, gradient_clip_val=5.0, seed=seed, validate=0, recalibrate_batches=0
-    )
+    strategy = SupernetStrategy(**settings, gradient_clip_val=5.0, seed=seed, validate=0, recalibrate_batches=0)
     # At the last moment: what is imported or made for the first time may draw random numbers too.
     pl.seed_everything(seed, verbose=False)
     space = nasbench201(channels=arguments.channels, cells_per_stage=1)
@@ -159,9 +157,7 @@ def measure_time(arguments: Any) -> dict[str, Any]:
         print(json.dumps(measured), flush=True)
     summary = {
         name: {
-            f"{kind}_ratio": statistics.median(
-                r[name][f"{kind}_ms"] / r["SPOS"][f"{kind}_ms"] for r in rounds
-            )
+            f"{kind}_ratio": statistics.median(r[name][f"{kind}_ms"] / r["SPOS"][f"{kind}_ms"] for r in rounds)
             for kind in ("processor", "elapsed")
         }
         | {"own_share": statistics.median(r[name]["own_share"] for r in rounds)}
@@ -208,9 +204,7 @@ def draw_variance(result: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["time", "variance"])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", help="folder with cifar10_small.npz")

@@ -155,6 +155,7 @@ PARTS: dict[str, Part] = {
     "split50": _split(0.5),
     "split60": _split(0.6),
     "split70": _split(0.7),
+    "split_auto": lambda run: Method({"weights": WeightSplitting(run.ground.dependencies, "auto")}),
     # sandwich rule, with labels for all subnets or with distillation from the largest
     "sandwich": _sandwich,
     "distil": _plain(objective=InplaceDistillation),

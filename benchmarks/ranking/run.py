@@ -5,8 +5,8 @@
 
 Methods are parts joined by `+` (methods.py). Protocols on CIFAR-10 need a folder with the benchmark's table and the
 images: `--data`, or the environment variable NNI_SUPERNET_DATA. A run that was killed goes on from its last epoch
-or evaluation when the command is given again, and runs that are in the results already are skipped. `--jobs n` runs n
-processes side by side. `--rescore` computes the metrics of all results anew from their predictions.
+or evaluation when the command is given again, and runs that are in the results already are skipped. `--jobs n` runs
+n processes side by side. `--rescore` computes the metrics of all results anew from their predictions.
 """
 
 from __future__ import annotations

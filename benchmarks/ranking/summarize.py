@@ -69,8 +69,9 @@ def tau_interval(runs: Runs, actual: Sequence[float], draws: int = 1000) -> tupl
         Lower and upper end.
     """
     predicted = np.array([run["predicted"] for run in runs], dtype=float)
-    over = "both" if len(runs) > 1 else "subnets"
-    return bootstrap_interval(predicted, actual, kendall_tau, n=draws, over=over)
+    if len(runs) == 1:
+        return bootstrap_interval(predicted[0], actual, kendall_tau, n=draws)
+    return bootstrap_interval(predicted, actual, kendall_tau, n=draws, over="both")
 
 
 def paired_difference(runs: Runs, reference: Runs, key: str = "tau") -> tuple[float, float, int, int] | None:
@@ -95,10 +96,17 @@ def paired_difference(runs: Runs, reference: Runs, key: str = "tau") -> tuple[fl
     return float(np.mean(differences)), half, sum(d > 0 for d in differences), n
 
 
-def table(methods: Mapping[str, Runs], draws: int = 1000, actual: Sequence[float] | None = None) -> str:
+def table(
+    methods: Mapping[str, Runs],
+    draws: int = 1000,
+    actual: Sequence[float] | None = None,
+    columns: Sequence[str] = tuple(COLUMNS),
+) -> str:
     """Return one protocol's Markdown table, best mean tau first."""
-    present = [key for key in COLUMNS if any(key in run for runs in methods.values() for run in runs)]
-    titles = ["method", "seeds", *(COLUMNS[key] for key in present), "difference in tau to SPOS", "seeds better"]
+    present = [key for key in columns if any(key in run for runs in methods.values() for run in runs)]
+    compared = [key for key in ("tau", "tau_by_loss") if key in present]
+    differences = [f"{COLUMNS[key]}: difference to SPOS (seeds better)" for key in compared]
+    titles = ["method", "seeds", *(COLUMNS[key] for key in present), *differences]
     if actual is not None:
         titles.insert(3, "95 % of mean")
     lines = [_row(titles), _row(["---"] * len(titles))]
@@ -108,17 +116,18 @@ def table(methods: Mapping[str, Runs], draws: int = 1000, actual: Sequence[float
         if actual is not None:
             low, high = tau_interval(runs, actual, draws)
             cells.insert(3, f"{low:.3f} to {high:.3f}")
-        lines.append(_row([*cells, *_compared(method, runs, methods.get(REFERENCE))]))
+        reference = methods.get(REFERENCE) if method != REFERENCE else None
+        lines.append(_row([*cells, *(_compared(runs, reference, key) for key in compared)]))
     return "\n".join(lines)
 
 
-def _compared(method: str, runs: Runs, reference: Runs | None) -> tuple[str, str]:
-    trained = "train_seconds" in runs[0] or "predicted_loss" in runs[0]
-    compared = paired_difference(runs, reference) if reference and trained and method != REFERENCE else None
+def _compared(runs: Runs, reference: Runs | None, key: str) -> str:
+    trained = "predicted_loss" in runs[0]
+    compared = paired_difference(runs, reference, key) if reference and trained else None
     if compared is None:
-        return "", ""
+        return ""
     mean, half, better, n = compared
-    return (f"{mean:+.3f}" if math.isnan(half) else f"{mean:+.3f} ± {half:.3f}"), f"{better} of {n}"
+    return f"{mean:+.3f}{'' if math.isnan(half) else f' ± {half:.3f}'} ({better} of {n})"
 
 
 def _mean_and_std(runs: Runs, key: str) -> str:
@@ -141,13 +150,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--data", default=os.environ.get("NNI_SUPERNET_DATA"), help="folder with the table")
     parser.add_argument("--figures", type=Path, help="folder for a figure per protocol")
+    known_columns = ",".join(COLUMNS)
+    parser.add_argument("--columns", default=known_columns, help="of the table; default: %(default)s")
     options = parser.parse_args(arguments)
     for name, methods in read_runs(options.results).items():
         runs = next(iter(methods.values()))
         ground = GROUNDS[runs[0]["protocol"].get("benchmark", "nasbench201")]
         known = options.data is not None or not ground.needs_data
         actual = ground.oracle(options.data).accuracies(runs[0]["indices"]) if known else None
-        print(f"## {name}\n\n{table(methods, actual=actual)}\n")
+        print(f"## {name}\n\n{table(methods, actual=actual, columns=options.columns.split(','))}\n")
         if options.figures:
             options.figures.mkdir(parents=True, exist_ok=True)
             taus = {method: [run["tau"] for run in runs] for method, runs in methods.items()}

@@ -28,7 +28,8 @@ EDGES = ("0_1", "0_2", "1_2", "0_3", "1_3", "2_3")
 def scripts() -> Any:
     """Import the scripts as they import each other: by their bare names."""
     names = (
-        "protocols", "images", "grounds", "baselines", "methods", "task", "training", "measure", "run", "figure", "summarize"
+        "protocols", "images", "grounds", "baselines", "methods", "task", "training", "measure", "run", "figure",
+        "summarize",
     )  # fmt: skip
     sys.path.insert(0, str(FOLDER))
     try:
@@ -282,6 +283,8 @@ def test_summary_has_means_intervals_and_differences(scripts: Any, tmp_path: Pat
     assert rows[3].startswith("| spos | 2 | 0.000 ± 1.414 | -1.000 to 1.000 |")
     assert rows[2].startswith("| calr+ms | 2 | 1.000 ± 0.000 | 1.000 to 1.000 |")
     # Differences 2 and 0: mean 1, standard error 1, and Student's quantile for one degree of freedom is 12.706.
-    assert rows[2].endswith("| +1.000 ± 12.706 | 1 of 2 |")
+    assert rows[2].endswith("| +1.000 ± 12.706 (1 of 2) |")
     figure = scripts["figure"].plot_taus({name: [run["tau"] for run in runs[name]] for name in runs}, "p")
+    single = {"params": [{"tau": 1.0, "predicted": perfect}]}
+    assert "| params | 1 | 1.000 | 1.000 to 1.000 |" in summarize.table(single, draws=20, actual=actual)
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["spos", "calr+ms"]
