@@ -23,6 +23,7 @@ from nni_supernet_ext.functional.divergence import (
     reversed_kl_divergence,
 )
 from nni_supernet_ext.functional.evolution import crossover, mutate, pareto_front
+from nni_supernet_ext.functional.gradient_agreement import disagreement, disagreement_p_value, within_and_between
 from nni_supernet_ext.functional.gradient_diagnostics import (
     gradient_cosine,
     gradient_deviation,
@@ -71,6 +72,8 @@ __all__ = [
     "crossover",
     "decay_groups",
     "dependency_cycle",
+    "disagreement",
+    "disagreement_p_value",
     "exponent_coefficients",
     "grad_norm",
     "gradient_cosine",
@@ -106,4 +109,5 @@ __all__ = [
     "trainability",
     "weight_keys",
     "weights_only_decay",
+    "within_and_between",
 ]

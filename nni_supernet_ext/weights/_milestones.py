@@ -63,6 +63,23 @@ class Milestones:
             raise ConfigurationError(_outside(self.given, f"{total} batches of which an epoch has {per_epoch}"))
 
 
+def window_ends(first: float, last: float, window: float, total: int) -> list[int]:
+    """Return the iterations at which windows end, from a first share of the training to a last one.
+
+    Args:
+        first: First share.
+        last: Last share.
+        window: Share between two of them.
+        total: Iterations of the training.
+
+    Returns:
+        Ascending iterations, each once, none 0.
+    """
+    number = math.floor((last - first) / window + 1e-9)
+    steps = {math.floor((first + k * window) * total + 1e-9) for k in range(number + 1)}
+    return sorted(step for step in steps if step > 0)
+
+
 def milestone_problems(milestones: Any, trainer: Any) -> Iterable[str]:
     """Yield what is wrong with milestones, as far as the trainer's settings tell.
 
@@ -75,7 +92,7 @@ def milestone_problems(milestones: Any, trainer: Any) -> Iterable[str]:
     if numbers is None or (not kinds <= {int} and not kinds <= {float}):
         yield (
             f"Argument `milestones` is expected to hold epochs (all int) or shares of the training (all float), "
-            f"but got {milestones!r}. Use for example (0.6,)."
+            f"but got {milestones!r}. Use for example (0.6,), or 'auto'."
         )
         return
     if any(second <= first for first, second in pairwise(numbers)):

@@ -17,6 +17,7 @@ from nni_supernet_ext.core.split_layer import ParameterPair, SplitLayer, split_l
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.core.structure import note_new_structure
 from nni_supernet_ext.core.supernet import Supernet
+from nni_supernet_ext.weights._auto_milestones import AutoMilestones, Rule
 from nni_supernet_ext.weights._dependencies import (
     Dependencies,
     dependency_problems,
@@ -45,13 +46,16 @@ class WeightSplitting(WeightStore):
             the layer choices that feed it, read off the model by running it. Or a mapping: label -> labels it
             depends on, the first to count first.
         milestones: When: epochs (int, 0 is the start) or shares of the training (float); at most as many as the
-            longest list of dependencies. Default ``(0.6,)``.
+            longest list of dependencies. Default ``(0.6,)``. ``'auto'``: decided in training for each choice on
+            its own, between 30 and 80 % of it, from the gradients; only the first dependency counts.
         optimizer_state: What a copy starts with: ``'copied'`` (default), its parent's momentum and moments;
             ``'zeroed'``, none, and neither does its parent; ``'shared'``, one state for all copies of a candidate,
             as the authors' implementation has.
 
     Attributes:
         resolved: Label -> labels whose choice its weights depend on, once the run has been checked.
+        tests: With ``'auto'``: every test made, with ``iteration``, ``label``, ``disagreement`` (0: gradients
+            agree; 1: they have nothing in common), ``p_value`` and ``split``, whether it split the choice.
 
     Raises:
         ConfigurationError: Dependencies that are unknown, on themselves or in a circle, on what is no layer choice;
@@ -61,6 +65,7 @@ class WeightSplitting(WeightStore):
     Example:
         >>> from nni_supernet_ext.strategies import SupernetStrategy
         >>> strategy = SupernetStrategy(weights=WeightSplitting('sequential', milestones=[0.6]))
+        >>> strategy = SupernetStrategy(weights=WeightSplitting('sequential', milestones='auto'))
 
     Reference:
         Laube and Zell, "Conditional super-network weights", 2021 (first called "Inter-choice dependent
@@ -68,13 +73,15 @@ class WeightSplitting(WeightStore):
 
     Deviations:
         Copies are made before training and the optimizer's state is copied with them by default; the authors'
-        implementation makes them at the milestone and shares one momentum.
+        implementation makes them at the milestone and shares one momentum. ``'auto'`` is not theirs.
     """
+
+    _rule = Rule()
 
     def __init__(
         self,
         dependencies: str | Mapping[str, Sequence[str]] = "sequential",
-        milestones: Sequence[float] = (0.6,),
+        milestones: Sequence[float] | Literal["auto"] = (0.6,),
         optimizer_state: Literal["copied", "zeroed", "shared"] = "copied",
     ) -> None:
         self.dependencies = dependencies
@@ -85,6 +92,8 @@ class WeightSplitting(WeightStore):
         self._plan: Plan | None = None
         self._layers: list[SplitLayer] = []
         self._schedule = Milestones(())
+        self._auto: AutoMilestones | None = None
+        self.tests: list[dict[str, Any]] = []
         self._started = False
 
     # Checks and set-up
@@ -93,21 +102,30 @@ class WeightSplitting(WeightStore):
         """Refuse dependencies, milestones and combinations that make no sense."""
         problems = [
             *scheme_problems(self.dependencies),
-            *milestone_problems(self.milestones, plan.trainer),
+            *milestone_problems(self._given, plan.trainer),
             *optimizer_state_problems(self.optimizer_state, plan),
         ]
         if not problems:
             problems += self._resolve(plan)
         return problems
 
+    @property
+    def _is_auto(self) -> bool:
+        return isinstance(self.milestones, str) and self.milestones == "auto"
+
+    @property
+    def _given(self) -> Any:
+        """The milestones; where training decides, one, because only the first dependency will count."""
+        return (0.5,) if self._is_auto else self.milestones
+
     def _resolve(self, plan: Plan) -> list[str]:
         """Find the dependencies once for a model, and say what is wrong with them."""
         if self._resolved_for is plan.supernet.model:
             return []
         found = resolve_dependencies(self.dependencies, plan)
-        problems = list(depth_problems(self.milestones, found))
+        problems = list(depth_problems(self._given, found))
         # What no milestone makes count needs no copies.
-        counting = {label: sources[: len(self.milestones)] for label, sources in found.items()}
+        counting = {label: sources[: len(self._given)] for label, sources in found.items()}
         resolved = {label: sources for label, sources in counting.items() if sources}
         problems += [*dependency_problems(found, plan), *layer_problems(resolved, plan)]
         if not problems:
@@ -129,28 +147,53 @@ class WeightSplitting(WeightStore):
     def identity(self) -> str:
         """Describe the split, which a checkpoint's parameters depend on."""
         split = "; ".join(f"{label} <- {', '.join(sources)}" for label, sources in self.resolved.items())
-        milestones = ", ".join(map(str, self.milestones))
+        milestones = "auto" if self._is_auto else ", ".join(map(str, self.milestones))
         return f"{split}; at {milestones}; {self.optimizer_state}" if split else ""
 
     def prepare(self, plan: Plan) -> None:
         """Find the steps of the milestones."""
         self._plan, self._resolved_for = plan, None
         self._layers = split_layers(plan.supernet.model)
-        self._schedule = Milestones(self.milestones)
-        self._schedule.start(plan)
         self._started = False
+        self._auto, self.tests = None, []
+        if self._is_auto:
+            self._auto = AutoMilestones(self._rule)
+            self._auto.start(plan, {label: sources[0] for label, sources in self.resolved.items()})
+            self.tests = self._auto.tests
+            return
+        self._schedule = Milestones(self._given)
+        self._schedule.start(plan)
 
     def finish(self) -> None:
         """Let go of the run: only the supernet keeps its copies."""
-        self._plan, self._resolved_for, self._layers = None, None, []
+        self._plan, self._resolved_for, self._layers, self._auto = None, None, [], None
 
     # The step
 
     def on_draws(self, state: StepState) -> None:
         """Split where a milestone has come."""
+        if self._auto is not None:
+            depths = self._auto.due(state)
+            if depths is not None:
+                self._go_to(depths)
+            return
         passed = self._schedule.due(state)
         if passed is not None:
             self._go_to({label: min(passed, len(sources)) for label, sources in self.resolved.items()})
+
+    def on_after_draw(self, state: StepState) -> None:
+        """Look at the draw's gradients where they decide when to split."""
+        if self._auto is not None:
+            self._auto.measure(state)
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """Return what decisions still to be made rest on."""
+        return {} if self._auto is None else self._auto.checkpoint_state()
+
+    def restore_state(self, state: dict[str, Any]) -> None:
+        """Take over what decisions still to be made rest on."""
+        if self._auto is not None:
+            self._auto.restore_state(state)
 
     def _go_to(self, depths: Mapping[str, int]) -> None:
         """Let the first so many dependencies of each choice count; what is deeper already stays."""
