@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from torch.optim import SGD
@@ -398,7 +398,7 @@ def panda_evaluator_settings(epochs: int = 250) -> dict[str, Any]:
 
 def conditional(
     dependencies: str | Mapping[str, Sequence[str]] = "sequential",
-    milestones: Sequence[float] = (0.6,),
+    milestones: Sequence[float] | Literal["auto"] = (0.6,),
     *,
     schedule: str | None = "cosine",
     **settings: Any,
@@ -410,7 +410,7 @@ def conditional(
     Args:
         dependencies: As in :class:`~nni_supernet_ext.weights.WeightSplitting`. Default ``'sequential'``;
             ``'nasbench201'`` for that space, with two milestones for both of its levels.
-        milestones: When to split. Default at 60 % of the training.
+        milestones: When to split, or ``'auto'``. Default at 60 % of the training.
         schedule: Learning rate over the training: ``'cosine'`` (default, the authors'), ``'linear'``, or None for a
             scheduler or callback of yours.
         **settings: Further arguments of ``SupernetStrategy``; ``callbacks`` are added to the recipe's.

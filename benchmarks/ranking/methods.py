@@ -152,6 +152,7 @@ PARTS: dict[str, Part] = {
     "pa": _plain(paths=ImportancePathSampler),
     "da": _plain(data=ImportanceDataSampler),
     # conditional weights, split after this share of training
+    "split30": _split(0.3),
     "split50": _split(0.5),
     "split60": _split(0.6),
     "split70": _split(0.7),

@@ -79,7 +79,8 @@ class MomentumSeparation(SupernetCallback):
         elif self.by is None and _several_draws(plan) and not plan.paths.shared_choices:
             yield (
                 "All draws of an optimizer step are expected to lie in one cluster, but "
-                f"{type(plan.paths).__name__} holds no choice fixed within a step. Use `step_every='subnet'`, or a path sampler that does."
+                f"{type(plan.paths).__name__} holds no choice fixed within a step. Use `step_every='subnet'`, or a "
+                "path sampler that does."
             )
         if plan.optimizer is not None:
             yield from _optimizer_problems(plan.optimizer)

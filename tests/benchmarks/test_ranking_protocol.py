@@ -252,7 +252,7 @@ def test_small_protocol_needs_no_data_and_rescores(scripts: Any, tmp_path: Path)
 
 
 def test_a_supernet_learns_to_rank(scripts: Any, tmp_path: Path) -> None:
-    """Ranking quality, held: 320 steps on the benchmark in the package, where chance gives 0 and seed 0 gave 0.68."""
+    """Ranking quality, held: 320 steps on the packaged benchmark, where chance gives 0 and seed 0 gave 0.68."""
     out = tmp_path / "small.jsonl"
     changed = ["--set", "epochs=40", "--set", "architectures=150"]
     scripts["run"].main(["--protocol", "small", "--methods", "spos", "--seeds", "0", "--out", str(out), *changed])
