@@ -135,6 +135,8 @@ def test_mixed_clusters_in_one_step_are_refused(tmp_path):
     with pytest.raises(ConfigurationError, match=r"one cluster.*step_every='subnet'"):
         by = lambda sample: sample["op"]  # noqa: E731
         train(_case(), {"paths": Mixed(), "callbacks": [MomentumSeparation(by=by)]}, tmp_path)
+    with pytest.raises(ConfigurationError, match="holds no choice fixed within a step"):
+        train(_case(), {"paths": Mixed(), "callbacks": [MomentumSeparation()]}, tmp_path)
     run = train(
         _case(),
         {"paths": Mixed(), "step_every": "subnet", "callbacks": [MomentumSeparation(by="op")]},
