@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nni.nas.evaluator.pytorch import DataLoader as TracedDataLoader
+from pytorch_lightning import LightningDataModule
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -14,6 +15,8 @@ from torch.utils.data import (
     Sampler,
     WeightedRandomSampler,
 )
+
+from nni_supernet_ext.core.plan import Plan
 
 _SETTINGS = (
     "batch_size",
@@ -55,6 +58,18 @@ def rebuilt_loader(loader: DataLoader[Any], sampler: Sampler[int]) -> DataLoader
     return TracedDataLoader(loader.dataset, sampler=sampler, **settings)
 
 
+def known_loader_problems(plan: Plan) -> Iterator[str]:
+    """Yield the problems of a run's training loader, as far as there is one yet.
+
+    Args:
+        plan: The run.
+    """
+    source = getattr(plan.train_loader, "__self__", None)
+    if isinstance(source, LightningDataModule) and plan.optimizer is None:
+        return  # Lightning sets a data module up only when training starts: before the second round of checks.
+    yield from loader_problems(plan.train_loader())
+
+
 def loader_problems(loader: Any) -> Iterator[str]:
     """Yield why a loader cannot be rebuilt with another sampler, each with its remedy."""
     if not isinstance(loader, DataLoader):
@@ -71,6 +86,12 @@ def loader_problems(loader: Any) -> Iterator[str]:
         )
         return
     yield from _batch_problems(loader)
+    if not hasattr(loader.sampler, "__len__"):
+        yield (
+            "The training loader's sampler is expected to have a length, but got "
+            f"{type(loader.sampler).__name__} without `__len__`, so an epoch has no known end. Add it, or use "
+            "`shuffle=True`."
+        )
     if isinstance(loader.sampler, WeightedRandomSampler):
         yield (
             "The training loader's sampler is expected to leave the distribution of the examples free, but got "

@@ -32,6 +32,10 @@ class RecordedOrder(DistributedSampler[Any]):
     ahead, so a step's examples are the next ones of the record. It derives from DistributedSampler so that the
     trainer does not put one of its own in its place; each rank gets its share of the epoch.
 
+    Of a sampler of the user's own kind it keeps the number of examples, the examples that it leaves out and its
+    ``set_epoch``; its order gives way. One that hands examples out unequally often decides frequencies, which have
+    one owner.
+
     Args:
         sampler: The user's own sampler.
         dataset: The dataset, whose length must not change.
@@ -42,6 +46,9 @@ class RecordedOrder(DistributedSampler[Any]):
         self._own, self._data, self._draw = sampler, dataset, draw
         self.size = len(dataset)
         self._support = _known_support(sampler, self.size)
+        self._known = type(sampler) in _KNOWN
+        self.uneven = False
+        self._users: list[int] | None = None
         self._record: list[int] | None = None
         self._position = 0
         self._shard()
@@ -67,26 +74,43 @@ class RecordedOrder(DistributedSampler[Any]):
                 "fixed during a run, or leave the data slot empty."
             )
         self._shard()
-        self._support = self.support
+        self.look_back()
         drawn = self._draw(self.total_size)
+        if drawn is not None:
+            self._refuse_uneven()
         self._record, self._position = [], 0
         if drawn is not None:
             return self._recorded(
                 drawn[self.rank : self.total_size : self.num_replicas].tolist(), self._record
             )
+        if self.num_replicas == 1:
+            self._users = self._record
         return self._recorded(self._user_order(), self._record)
 
     @property
     def support(self) -> Indices:
-        """Examples that the user's own sampler can hand out, as far as known, sorted."""
-        if self._record is None or isinstance(self._own, _KNOWN):
-            return self._support
-        # What a sampler of unknown kind never hands out may be held out on purpose.
-        return np.union1d(self._support, np.asarray(self._record, dtype=np.int64))
+        """Examples that may be drawn, sorted: all that the user's own sampler can hand out, as far as known."""
+        self.look_back()
+        return self._support
 
     @support.setter
     def support(self, indices: Indices) -> None:
         self._support = np.union1d(self._support, indices)
+
+    def look_back(self) -> None:
+        """Learn from what a sampler of unknown kind has handed out; `uneven` says whether some more often."""
+        if self._users is None or self._known:
+            return
+        counts = np.bincount(np.asarray(self._users, dtype=np.int64), minlength=self.size)
+        handed = np.flatnonzero(counts)
+        # What an epoch that was cut short did not ask for may have made them equal.
+        unasked = max(self._length - len(self._users), 0)
+        self.uneven = self.uneven or int((counts.max(initial=0) - counts[handed]).sum()) > unasked
+        if self._length >= self.size and not (counts > 1).any():
+            # It goes through the whole dataset; only a batch that was dropped may be missing.
+            handed = np.arange(self.size)
+        # What it never hands out may be held out on purpose.
+        self.support = handed
 
     def take(self, count: int) -> Indices:
         """Return the examples of the next step: up to ``count``, fewer in an epoch's last batch."""
@@ -99,12 +123,16 @@ class RecordedOrder(DistributedSampler[Any]):
         self._position += len(taken)
         return np.asarray(taken, dtype=np.int64)
 
+    @property
+    def _length(self) -> int:
+        return len(self._own)  # type: ignore[arg-type]
+
     def _shard(self) -> None:
         """Take this process's share; the processes meet only after the loader was built."""
         together = dist.is_available() and dist.is_initialized()
         epoch = getattr(self, "epoch", 0)
         super().__init__(
-            range(len(self._own)),  # type: ignore[arg-type]
+            range(self._length),  # type: ignore[arg-type]
             num_replicas=dist.get_world_size() if together else 1,
             rank=dist.get_rank() if together else 0,
             shuffle=isinstance(self._own, RandomSampler),
@@ -123,12 +151,19 @@ class RecordedOrder(DistributedSampler[Any]):
     def _user_order(self) -> Iterable[int]:
         if self.num_replicas == 1:
             return (_checked(index) for index in self._own)
-        if isinstance(self._own, (RandomSampler, SequentialSampler)) and len(self._own) == self.size:
+        if self._known and not isinstance(self._own, SubsetRandomSampler) and self._length == self.size:
             return super().__iter__()
-        order = [_checked(index) for index in self._own]
-        self._support = np.union1d(self._support, np.asarray(order, dtype=np.int64))
+        order = self._users = [_checked(index) for index in self._own]
         repeated = order * math.ceil(self.total_size / len(order))
         return repeated[self.rank : self.total_size : self.num_replicas]
+
+    def _refuse_uneven(self) -> None:
+        if self.uneven:
+            raise DataError(
+                "The training loader's sampler is expected to hand out every example equally often, but got "
+                f"{type(self._own).__name__}, which repeats some: the frequencies of the examples have one owner. "
+                "Use `shuffle=True`, or leave the data slot empty."
+            )
 
 
 _KNOWN = (RandomSampler, SequentialSampler, SubsetRandomSampler)
@@ -136,9 +171,9 @@ _KNOWN = (RandomSampler, SequentialSampler, SubsetRandomSampler)
 
 def _known_support(sampler: Sampler[int], size: int) -> Indices:
     """Return the examples a sampler can hand out; none yet for a sampler of unknown kind."""
-    if isinstance(sampler, SubsetRandomSampler):
+    if type(sampler) is SubsetRandomSampler:
         return np.unique(np.asarray(list(sampler.indices), dtype=np.int64))
-    if isinstance(sampler, (RandomSampler, SequentialSampler)):
+    if type(sampler) in _KNOWN:
         return np.arange(size, dtype=np.int64)
     return np.zeros(0, dtype=np.int64)
 

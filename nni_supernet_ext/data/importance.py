@@ -19,7 +19,7 @@ from nni_supernet_ext.core.slots import DataSampler
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.data._batch_parts import default_labels, default_logits
 from nni_supernet_ext.data._example_norms import ExampleNorms
-from nni_supernet_ext.data._rebuilt_loader import loader_problems, rebuilt_loader
+from nni_supernet_ext.data._rebuilt_loader import known_loader_problems, loader_problems, rebuilt_loader
 from nni_supernet_ext.data._recorded_order import Indices, RecordedOrder
 from nni_supernet_ext.errors import CheckpointError, ConfigurationError, DataError, TrainingDivergedError
 from nni_supernet_ext.functional.importance import Schedule, gradient_norm_bound, resolve_schedule
@@ -35,7 +35,9 @@ class ImportanceDataSampler(DataSampler):
     bounds, averaged over an example's repeats, become the next epoch's distribution
     ``tau * bound / sum(bounds) + (1 - tau) / N``, from which examples are drawn with replacement. While ``tau``
     is 0 or nothing was measured, the user's own sampler decides. The loader is rebuilt around another sampler;
-    dataset, batch size, workers, pinning, collation and ``drop_last`` stay.
+    dataset, batch size, workers, pinning, collation and ``drop_last`` stay. Of a sampler of the user's own kind the
+    number of examples, those that it never hands out, and ``set_epoch`` stay; its order gives way, and where it
+    decides frequencies it is refused.
 
     Args:
         tau: Share of the bounds: ``'linear'`` (default; 0 at the start, 1 at the end), ``'linear_down'``, a
@@ -52,7 +54,8 @@ class ImportanceDataSampler(DataSampler):
 
     Raises:
         ConfigurationError: A loader that cannot be rebuilt without loss, or bad arguments.
-        DataError: No labels, outputs that are not one row per example, or a dataset that changes its length.
+        DataError: No labels, outputs that are not one row per example, a dataset that changes its length, or a
+            sampler of the user's own kind that hands out some examples more often than others.
         CheckpointError: A checkpoint of another dataset length.
         TrainingDivergedError: No bound of an epoch was finite.
 
@@ -88,7 +91,7 @@ class ImportanceDataSampler(DataSampler):
         self._waiting: list[tuple[Indices, Tensor, Tensor | None]] = []
 
     def problems(self, plan: Plan) -> Iterable[str]:
-        """Refuse bad arguments."""
+        """Refuse bad arguments, and loaders that cannot be rebuilt without loss."""
         allowed = {"granularity": ("sample", "class"), "unseen": ("keep", "zero")}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -100,6 +103,7 @@ class ImportanceDataSampler(DataSampler):
             resolve_schedule(self.tau, "tau")
         except ConfigurationError as error:
             yield from error.problems
+        yield from known_loader_problems(plan)
 
     def wrap(self, loader: Any) -> DataLoader[Any]:
         """Rebuild the user's loader around a sampler that draws by importance and records what it hands out."""
@@ -166,7 +170,8 @@ class ImportanceDataSampler(DataSampler):
         self._gather()
         assert self._order is not None
         support = torch.from_numpy(self._order.support.copy())
-        return {**self._norms.state(), "iteration": self._iteration, "support": support}
+        kept = {"iteration": self._iteration, "support": support, "uneven": self._order.uneven}
+        return {**self._norms.state(), **kept}
 
     def restore_state(self, state: dict[str, Any]) -> None:
         """Take over the examples' bounds."""
@@ -179,7 +184,7 @@ class ImportanceDataSampler(DataSampler):
             )
         self._norms.restore(state)
         self._iteration = state["iteration"]
-        self._order.support = state["support"].cpu().numpy()
+        self._order.support, self._order.uneven = state["support"].cpu().numpy(), state["uneven"]
         if self._plan.trainer.world_size > 1:
             # The epoch's order may have been read ahead already, from before the state was known.
             restart_train_iterator(self._plan.trainer)

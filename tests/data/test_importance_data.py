@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 import torch
 from nni.nas.evaluator.pytorch import DataLoader, Lightning
+from pytorch_lightning import LightningDataModule
 from scipy.stats import chisquare
 from torch.utils.data import (
     BatchSampler,
     Dataset,
     IterableDataset,
+    Sampler,
     SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
 
+from nni_supernet_ext.callbacks import GradientVariance
 from nni_supernet_ext.core import SupernetCallback
 from nni_supernet_ext.data import ImportanceDataSampler
 from nni_supernet_ext.data._example_norms import ExampleNorms
@@ -30,7 +33,7 @@ from nni_supernet_ext.errors import CheckpointError, ConfigurationError, DataErr
 from nni_supernet_ext.testing import MethodCase
 from nni_supernet_ext.testing.stop import StopAfter
 from nni_supernet_ext.testing.toys import toy_data, toy_evaluator
-from nni_supernet_ext.testing.training import train
+from nni_supernet_ext.testing.training import differing, train
 
 
 class Numbered(Dataset[Any]):
@@ -151,9 +154,7 @@ def test_distribution_by_hand() -> None:
 
 def test_distribution_per_class_by_hand() -> None:
     norms = ExampleNorms(4, by_class=True, keep=True)
-    norms.add(
-        np.array([0, 1, 2, 3, 3]), np.array([1.0, 2.0, 3.0, 5.0, 7.0]), np.array([0, 0, 0, 1, 1]), _one_rank
-    )
+    norms.add(np.array([0, 1, 2, 3, 3]), np.array([1.0, 2.0, 3.0, 5.0, 7.0]), np.array([0, 0, 0, 1, 1]), _one_rank)
     norms.close()
     # Class 0: mean 2 over three examples; class 1: mean 6, one example.
     p = norms.distribution(np.arange(4), 0.5)
@@ -306,6 +307,11 @@ class OwnIteration(torch.utils.data.DataLoader[Any]):
         return super().__iter__()
 
 
+class WithoutLength(Sampler[int]):
+    def __iter__(self) -> Any:
+        return iter([0])
+
+
 DATA = toy_data(8)
 
 
@@ -321,6 +327,7 @@ DATA = toy_data(8)
             DataLoader(DATA, sampler=torch.utils.data.DistributedSampler(DATA, num_replicas=2, rank=0)),
             "got DistributedSampler",
         ),
+        (DataLoader(DATA, sampler=WithoutLength()), "got WithoutLength without `__len__`"),
         (OwnIteration(DATA), "OwnIteration with an `__iter__` of its own"),
     ],
 )
@@ -402,3 +409,182 @@ def test_outputs_that_are_not_finite_are_left_out() -> None:
     data._waiting = [(np.array([0]), torch.tensor([float("nan")]), None)]
     with pytest.raises(TrainingDivergedError, match="outputs of the model are expected to be finite"):
         data._gather()
+
+
+class Module(LightningDataModule):
+    """A data module that has no loader before its set-up."""
+
+    def __init__(self, train: Any, valid: Any) -> None:
+        super().__init__()
+        self.given = (train, valid)
+        self.train: Any = None
+
+    def setup(self, stage: str) -> None:
+        self.train, self.valid = self.given
+
+    def train_dataloader(self) -> Any:
+        assert self.train is not None, "not set up"
+        return self.train
+
+    def val_dataloader(self) -> Any:
+        return self.valid
+
+
+def _module_case(made: list[Module], loader: Any) -> MethodCase:
+    def evaluator(max_epochs: int = 2, *, root: Any = ".", **arguments: Any) -> Lightning:
+        plain = toy_evaluator(max_epochs, root=root, **arguments)
+        made.append(Module(loader, plain.val_dataloaders))
+        return Lightning(plain.module, plain.trainer, datamodule=made[-1])
+
+    return MethodCase("case", dict, evaluator=evaluator)
+
+
+class NoStep(SupernetCallback):
+    def on_draws(self, state: Any) -> None:
+        raise AssertionError("a step was made")
+
+
+UNUSABLE = {"batch_size": None, "sampler": WeightedRandomSampler([1.0] * 8, 8)}
+
+
+def test_loaders_are_refused_together_with_all_other_problems(tmp_path: Path) -> None:
+    settings = {"data": ImportanceDataSampler(1.0), "callbacks": [GradientVariance(every=0), NoStep()]}
+    with pytest.raises(ConfigurationError) as caught:
+        train(_case(DATA, **UNUSABLE), settings, tmp_path)
+    for expected in ("`tau`", "`every`", "`batch_size=None`", "WeightedRandomSampler"):
+        (problem,) = [problem for problem in caught.value.problems if expected in problem]
+        assert ". " in problem, "it names its remedy"
+    assert len(caught.value.problems) == 4
+
+
+def test_loaders_of_a_data_module_are_refused_once_it_is_set_up(tmp_path: Path) -> None:
+    class Late(SupernetCallback):
+        """Have a problem that shows when there is an optimizer."""
+
+        def problems(self, plan: Any) -> list[str]:
+            return [] if plan.optimizer is None else ["It is late. Begin earlier."]
+
+    settings = {"data": ImportanceDataSampler(0.5), "callbacks": [Late(), NoStep()]}
+    with pytest.raises(ConfigurationError) as caught:
+        train(_module_case([], DataLoader(DATA, **UNUSABLE)), settings, tmp_path)
+    assert ["late" in p or "training loader" in p for p in caught.value.problems] == [True] * 3
+
+
+def test_data_modules_are_sampled_and_given_back(tmp_path: Path) -> None:
+    """Validation reads the loader too, which must not take the place of the one that is trained from."""
+    made: list[Module] = []
+    data = ImportanceDataSampler(tau=0.7)
+    watch = Watch(data)
+    loader = DataLoader(Numbered(), batch_size=16, shuffle=True)
+    train(_module_case(made, loader), {"data": data, "callbacks": [watch]}, tmp_path, epochs=3)
+    assert len(watch.batches) == 9
+    later = [index for batch in watch.batches[3:] for index in batch]
+    assert len(set(later)) < len(later), "drawn with replacement"
+    assert made[0].train_dataloader() is loader
+
+
+class EpochOrder(Sampler[int]):
+    """Shuffle by the epoch, as Lightning announces it; random changes of images draw from the same generator."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.generator, self.epochs = size, torch.Generator(), [0]
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+        self.generator.manual_seed(epoch)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Any:
+        yield from torch.randperm(self.size, generator=self.generator).tolist()
+
+
+class WholeBatches(Numbered):
+    """Give a batch at once."""
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        chosen = torch.tensor(indices)
+        return self.images[chosen], self.labels[chosen]
+
+
+def _whole_batches(
+    root: Path, settings: dict[str, Any], data: ImportanceDataSampler
+) -> tuple[Any, Watch, EpochOrder]:
+    order = EpochOrder(40)
+
+    def noisy(batch: Any) -> Any:
+        images, labels = batch
+        noise = 0.1 * torch.randn(images.shape, generator=order.generator)
+        noise[:, 0, 0, 0] = 0
+        return images + noise, labels
+
+    watch = Watch(data)
+    case = _case(WholeBatches(), sampler=order, drop_last=True, collate_fn=noisy)
+    callbacks = [*settings.pop("callbacks", []), watch]
+    run = train(case, {"data": data, "callbacks": callbacks, **settings}, root, epochs=4)
+    return run, watch, order
+
+
+def test_own_sampler_and_batches_made_at_once(tmp_path: Path) -> None:
+    data = ImportanceDataSampler(tau=0.7)
+    whole, watch, order = _whole_batches(tmp_path / "whole", {}, data)
+    assert [len(batch) for batch in watch.batches] == [16] * 8
+    assert order.epochs[-1] == 3, "it still gets the epoch, and so do the random changes"
+    # Two batches of 16 were trained in the epoch that it ordered; it would have handed out the other eight too.
+    assert data._order is not None and data._order.support.tolist() == list(range(40))
+    assert any(len(set(batch)) < 16 for batch in watch.batches[2:]), "with replacement"
+
+    checkpoint = {"checkpoint_dir": tmp_path / "checkpoint"}
+    _whole_batches(tmp_path, {**checkpoint, "callbacks": [StopAfter(2)]}, ImportanceDataSampler(tau=0.7))
+    rest, resumed, _ = _whole_batches(tmp_path, dict(checkpoint), ImportanceDataSampler(tau=0.7))
+    assert resumed.batches == watch.batches[4:]
+    assert differing(rest.weights, whole.weights) == []
+
+
+class Oftener(EpochOrder):
+    """Hand out every example of the first half four times as often: a distribution of the user's own."""
+
+    def __iter__(self) -> Any:
+        yield from [index for index in range(self.size) for _ in range(4 if index < 20 else 1)]
+
+    def __len__(self) -> int:
+        return self.size + 60
+
+
+class Repeated(EpochOrder):
+    """Hand out every example three times."""
+
+    def __iter__(self) -> Any:
+        yield from [index for index in range(self.size) for _ in range(3)]
+
+    def __len__(self) -> int:
+        return 3 * self.size
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_frequencies_of_the_users_own_are_refused(tmp_path: Path, drop_last: bool) -> None:
+    def settings(tau: float) -> dict[str, Any]:
+        return {"data": ImportanceDataSampler(tau), "checkpoint_dir": tmp_path / f"checkpoint {tau}"}
+
+    case = _case(Numbered(), sampler=Oftener(40), drop_last=drop_last)
+    for _ in range(2):  # and again when it is resumed after the first epoch
+        with pytest.raises(DataError, match=r"equally often, but got Oftener, .* Use `shuffle=True`"):
+            train(case, settings(0.5), tmp_path)
+    train(case, settings(0.0), tmp_path)  # nothing takes the decision from it
+    evenly = _case(Numbered(), sampler=Repeated(40), drop_last=drop_last)
+    train(evenly, {"data": ImportanceDataSampler(0.5)}, tmp_path)
+
+
+def test_a_subclass_is_a_sampler_of_the_users_own() -> None:
+    class Half(SequentialSampler):
+        def __iter__(self) -> Any:
+            return iter([0, 1])
+
+        def __len__(self) -> int:
+            return 2
+
+    data = _prepared(6, 0.8, Half(toy_data(6)))
+    assert list(data._order) == [0, 1]  # type: ignore[arg-type]
+    data._norms.add(np.array([0, 1]), np.ones(2), None, _one_rank)
+    assert set(data._draw(300)) == {0, 1}
