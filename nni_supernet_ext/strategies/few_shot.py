@@ -176,6 +176,11 @@ class FewShotStrategy(RandomOneShot):
     # What users read
 
     @property
+    def record(self) -> bool:
+        """Whether the training appears in NNI's own tools: the base's argument of that name."""
+        return self.base.record
+
+    @property
     def weights(self) -> SubSupernetWeights:
         """The weights of all trained sub-supernets, for ``SupernetEvolution(weights=...)``."""
         return SubSupernetWeights([part for part, _ in self._finished])

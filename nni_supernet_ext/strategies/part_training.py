@@ -68,16 +68,17 @@ class PartTraining:
     def initial(self) -> Start:
         """Return the initial weights, and remember the random state that every training starts from.
 
-        Both are those of the first run in the folder: a later process may have initialised other weights.
+        Both are those of the first run in the folder: other processes may have initialised other weights.
         """
         identity: dict[str, Any] = {"choices": [repr(m) for m in self.supernet.domain.mutables.values()]}
         if self._weights:
             identity["weights"] = self._weights
-        saved = self.files.read("initial", identity)
-        if saved is None:
-            state = capture_random_state(self.evaluator.train_dataloaders)
-            saved = {"weights": copied_weights(self.supernet.model), "random_state": state}
-            self.files.write("initial", identity, saved)
+        with self.files.alone("initial"):
+            saved = self.files.read("initial", identity)
+            if saved is None:
+                state = capture_random_state(self.evaluator.train_dataloaders)
+                saved = {"weights": copied_weights(self.supernet.model), "random_state": state}
+                self.files.write("initial", identity, saved)
         self._random_state = saved["random_state"]
         return Start(saved["weights"])
 
@@ -109,7 +110,7 @@ class PartTraining:
         return strategy
 
     def run(self, name: str, region: Region, start: Start, epochs: int | None = None) -> dict[str, Any]:
-        """Train a region, or read what an earlier run has finished.
+        """Train a region, or read what an earlier run, or another process, has finished.
 
         Args:
             name: Name of the training's files.
@@ -121,15 +122,25 @@ class PartTraining:
             ``region``, ``weights``, ``results``, ``subnets``; with ``epochs`` also ``optimizer`` and
             ``momentum``, for trainings that follow; and ``callbacks`` where it was trained now.
         """
-        hand_over = epochs is not None
         strategy = self.made(region, name, epochs)
         identity = self._identity(strategy.plan, start)
         self.last = strategy
         finished = self.files.read(name, identity)
-        if finished is not None:
-            # Never attached by a fit, but a split by gradients may run its training step.
-            strategy.plan.training_module.trainer = strategy.plan.trainer
-            return finished
+        if finished is None:
+            with self.files.alone(name):
+                finished = self.files.read(name, identity)  # once more: it may have had to wait
+                if finished is None:
+                    content = self._trained(strategy, region, start, epochs is not None)
+                    self.files.write(name, identity, {k: v for k, v in content.items() if k != "callbacks"})
+                    return content
+        # Never attached by a fit, but a split by gradients may run its training step.
+        strategy.plan.training_module.trainer = strategy.plan.trainer
+        return finished
+
+    def _trained(
+        self, strategy: RegionStrategy, region: Region, start: Start, hand_over: bool
+    ) -> dict[str, Any]:
+        """Train, and return what there is to keep."""
         keep = KeepState()
         strategy.callbacks += [keep, TakeState(start)]
         load_weights(self.supernet.model, start.weights)
@@ -137,17 +148,15 @@ class PartTraining:
             restore_random_state(self._random_state, self.evaluator.train_dataloaders)
         strategy.run()
         validation = strategy.module.validation
+        own = [callback for callback in strategy.callbacks if not isinstance(callback, (KeepState, TakeState))]
         content: dict[str, Any] = {
             "region": {label: list(values) for label, values in region.items()},
             "weights": copied_weights(self.supernet.model),
             "results": {key: dict(metrics) for key, metrics in validation.results.items()},
             "subnets": {key: dict(sample) for key, sample in validation.subnets.items()},
+            "callbacks": own,
         }
-        if hand_over:
-            content |= {"optimizer": keep.optimizer, "momentum": keep.momentum}
-        self.files.write(name, identity, content)
-        own = [callback for callback in strategy.callbacks if not isinstance(callback, (KeepState, TakeState))]
-        return {**content, "callbacks": own}
+        return content | {"optimizer": keep.optimizer, "momentum": keep.momentum} if hand_over else content
 
     def _adapt(self, callback: Any, region: Region) -> None:
         if isinstance(callback, MomentumSeparation):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import logging
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,14 @@ from torch import Tensor
 
 from nni_supernet_ext.errors import CheckpointError
 from nni_supernet_ext.strategies.splits import Division
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows: processes must not train the same part at the same time.
+    fcntl = None
+
+_logger = logging.getLogger(__name__)
 
 
 class StageFiles:
@@ -24,6 +35,27 @@ class StageFiles:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+
+    @contextlib.contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Hold a training for the time of a block; another process that holds it is waited for.
+
+        The system lets go of it when a process dies, however it dies.
+
+        Args:
+            name: Name of the training.
+        """
+        if self.folder is None or _is_copy() or fcntl is None:
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"{name}.lock").open("a", encoding="utf-8") as file:
+            try:  # Of the process, unlike `flock`: worker processes that outlive a killed training do not hold it.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                _logger.info("Waiting for the process that is at work on %s in %s.", name, self.folder)
+                fcntl.lockf(file, fcntl.LOCK_EX)
+            yield
 
     def checkpoint_dir(self, name: str) -> Path | None:
         """Return the folder of a running training's own checkpoint."""
@@ -57,7 +89,7 @@ class StageFiles:
         if self.folder is None or _is_copy():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{name}.writing"
+        partial = self.folder / f"{name}.{os.getpid()}.writing"
         torch.save({"identity": _plain(identity), **_plain(content)}, partial)
         partial.replace(self.folder / f"{name}.pt")
 
@@ -74,7 +106,7 @@ class StageFiles:
         if self.folder is None or _is_copy():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{name}.json.writing"
+        partial = self.folder / f"{name}.{os.getpid()}.json.writing"
         partial.write_text(json.dumps({"label": division.label, "groups": division.groups}), encoding="utf-8")
         partial.replace(self.folder / f"{name}.json")
 
