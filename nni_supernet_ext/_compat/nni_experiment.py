@@ -13,12 +13,16 @@ from typing import Any
 from nni_supernet_ext._compat.nni_manager import bind_to_loopback, serves_everywhere, wait_longer_for_managers
 
 __all__ = [
+    "RESUME_REMEDY",
     "RunningExperiment",
     "announce_experiments",
     "engine_configuration",
     "experiment_configuration",
     "running_experiment",
 ]
+
+RESUME_REMEDY = "Resume this experiment from its own script: NasExperiment(..., id=...).resume()"
+"""Of experiments that a Python script runs: ``nnictl`` knows no command for them."""
 
 _current: list[RunningExperiment] = []
 
@@ -83,10 +87,8 @@ def experiment_configuration(name: str, working_directory: Path, search_space: d
     configuration.experiment_name = name
     configuration.experiment_working_directory = str(working_directory)
     configuration.search_space = search_space
-    # `nnictl resume` would run this for an unfinished trial.
-    configuration.trial_command = (
-        "echo 'Resume this experiment from its own script: NasExperiment(..., id=...).resume()' >&2; exit 1"
-    )
+    # Stock `nnictl resume` runs this for an unfinished trial.
+    configuration.trial_command = f"echo '{RESUME_REMEDY}' >&2; exit 1"
     configuration.trial_code_directory = os.getcwd()
     configuration.trial_concurrency = 1
     configuration.max_trial_number = 1

@@ -143,10 +143,10 @@ def _start(
     home = Path(nni_node.__path__[0])
     node = home / ("node.exe" if sys.platform == "win32" else "node")
     arguments = NniManagerArgs("view", experiment, configuration, port, False, False, None, None)
-    environment = dict(os.environ)
-    if not everywhere:
-        environment = bind_to_loopback(environment)
-        environment["NNI_SUPERNET_EXT_OWNER"] = str(os.getpid())
+    # Also where it listens everywhere: the preloaded script ends it when this process is killed.
+    environment = bind_to_loopback()
+    environment["NNI_SUPERNET_BIND_ALL"] = "1" if everywhere else "0"
+    environment["NNI_SUPERNET_EXT_OWNER"] = str(os.getpid())
     with (folder / "manager.log").open("ab") as log:
         try:
             return subprocess.Popen(

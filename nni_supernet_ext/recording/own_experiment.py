@@ -132,7 +132,7 @@ class OwnExperiment(Recording):
     def _show_training(self) -> None:
         """Begin or go on with the trial of the supernet; a search shows the one of this process, if any."""
         if self._training:
-            trial = self._record.unfinished()
+            trial = self._record.unfinished(failed=self._running.resumed)
             self._trial = trial if trial is not None else self._record.begin({STAGE: STAGES[0]})
             return
         known = _trainings.get(self._model)

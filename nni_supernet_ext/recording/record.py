@@ -74,12 +74,23 @@ class ExperimentRecord:
         self.writer.add(self._event(stored, "RUNNING", now(), stored.parameters))
         return RecordedTrial(self, stored)
 
-    def unfinished(self, stage: str = STAGES[0]) -> RecordedTrial | None:
-        """Return the trial of a stage that an interrupted process left, if there is one."""
-        for trial in self._trials.values():
-            if trial.parameters.get(STAGE) == stage and trial.state not in FINISHED:
+    def unfinished(self, stage: str = STAGES[0], failed: bool = False) -> RecordedTrial | None:
+        """Return the trial of a stage that an interrupted process left, if there is one.
+
+        Args:
+            stage: Which trials to look at.
+            failed: Whether a newest trial that has ended, but not well, counts too, and runs again from now on:
+                ``nnictl resume`` cannot go on with it and notes that it failed.
+        """
+        known = [trial for trial in self._trials.values() if trial.parameters.get(STAGE) == stage]
+        for trial in known:
+            if trial.state not in FINISHED:
                 return RecordedTrial(self, trial)
-        return None
+        if not failed or not known or known[-1].state == "SUCCEEDED":
+            return None
+        known[-1].state = "RUNNING"
+        self.writer.add(self._event(known[-1], "RUNNING", now()))
+        return RecordedTrial(self, known[-1])
 
     def finished(self, stage: str = STAGES[0]) -> bool:
         """Tell whether a trial of a stage has ended well."""

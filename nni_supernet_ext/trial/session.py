@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -10,7 +11,8 @@ from types import TracebackType
 from typing import Any
 
 from nni_supernet_ext._compat.nni_database import stored_configuration, stored_trials
-from nni_supernet_ext._compat.nni_trial import connect_trial
+from nni_supernet_ext._compat.nni_trial import TrialConnection, connect_trial
+from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.trial.parts import make_parts
 from nni_supernet_ext.trial.reports import ReportLog
 from nni_supernet_ext.trial.stop import StopSignals, TrialStopped, leave_by_signal
@@ -34,7 +36,7 @@ class Trial:
         folder: Where to keep checkpoints when no experiment started the script. Default ``'trial_output'``.
 
     Attributes:
-        parameters: The trial's parameters.
+        parameters: The trial's parameters, the same after a resume.
         folder: The trial's folder, for checkpoints: the same after a resume.
 
     Example:
@@ -58,14 +60,36 @@ class Trial:
         # At once: NNI may stop the trial while it still imports or builds its model.
         self._signals.install()
         self.connection = connect_trial()
+        self.folder = self.connection.folder if self.connection is not None else Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.connection is not None:
+            self._keep_parameters(self.connection)
         given = self.connection.parameters if self.connection is not None else {}
         self.parameters: dict[str, Any] = {**(defaults or {}), **given}
         self.metric = metric
         self.truth = truth
-        self.folder = self.connection.folder if self.connection is not None else Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._reports = ReportLog(self.folder / "reports.jsonl")
         self._recording: Any = None
+
+    @property
+    def shared_folder(self) -> Path:
+        """A folder that all trials of the experiment share, where they run on one machine.
+
+        It is ``shared`` in the experiment's own folder; in :attr:`folder` where no experiment started the script.
+
+        Raises:
+            ConfigurationError: The experiment's folder is on another machine.
+        """
+        if self.connection is not None and self.connection.experiment is None:
+            raise ConfigurationError(
+                "The experiment's folder is expected to be on this machine, but the trial runs on another one. "
+                "Give the trials a folder of your own that all machines reach."
+            )
+        owner = self.connection.experiment if self.connection is not None else self.folder
+        assert owner is not None
+        shared = owner / "shared"
+        shared.mkdir(exist_ok=True)
+        return shared
 
     @property
     def last(self) -> dict[str, Any]:
@@ -138,6 +162,22 @@ class Trial:
             leave_by_signal(error.reason)
 
     # Inside
+
+    def _keep_parameters(self, connection: TrialConnection) -> None:
+        """Note the parameters at the first start, and take the same ones after a resume.
+
+        With several trials at once NNI 3.0 hands parameters out in the order in which trials ask for them, after a
+        resume in another one; this trial's checkpoint and reports belong to those of its first start.
+        """
+        path = self.folder / "parameters.json"
+        if path.exists():
+            noted = json.loads(path.read_text(encoding="utf-8"))
+            connection.parameters, connection.parameter_id = noted["parameters"], noted["parameter_id"]
+            return
+        partial = path.with_suffix(".writing")
+        noted = {"parameters": connection.parameters, "parameter_id": connection.parameter_id}
+        partial.write_text(json.dumps(noted), encoding="utf-8")
+        partial.replace(path)
 
     def _send(self, kind: str, index: int, metrics: Mapping[str, Any]) -> None:
         if self.connection is None:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
-import sqlite3
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from nni_supernet_ext._compat.nni_database import StoredTrial, stored_trials
+from .nnictl import NnictlExperiment, wait
 
-ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 6
 HELD = 2  # the epoch that begins only when the test says so
 TRIAL = f"""
@@ -39,85 +31,19 @@ with Trial({{"quality": 1.0}}) as trial:
 """
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-class Experiment:
-    """An experiment in a home of its own; ``go`` lets its trials pass the held epoch."""
+class Experiment(NnictlExperiment):
+    """``go`` lets its trials pass the held epoch."""
 
     def __init__(self, home: Path, trials: int = 1, **settings: Any) -> None:
-        self.home = home
-        self.go = home / "code" / "go"
-        code = home / "code"
-        code.mkdir(parents=True)
-        (code / "trial.py").write_text(TRIAL)
-        qualities = [1.0, 0.1][:trials]
         config = {
-            "searchSpace": {"quality": {"_type": "choice", "_value": qualities}},
+            "searchSpace": {"quality": {"_type": "choice", "_value": [1.0, 0.1][:trials]}},
             "trialCommand": f"exec {sys.executable} trial.py",
-            "trialCodeDirectory": str(code),
-            "trialConcurrency": 1,
             "maxTrialNumber": trials,
-            "tuner": {"name": "GridSearch"},
-            "trainingService": {"platform": "local"},
             **settings,
         }
-        (code / "config.yml").write_text(json.dumps(config))  # JSON is YAML
-        self.config = code / "config.yml"
-        self.port = free_port()
-
-    def nnictl(self, *arguments: str) -> str:
-        environment = {**os.environ, "HOME": str(self.home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        environment.pop("NODE_OPTIONS", None)
-        command = [sys.executable, "-m", "nni_supernet_ext.trial.nnictl", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def create(self) -> None:
-        self.nnictl("create", "--config", str(self.config), "--port", str(self.port))
-
-    @property
-    def listed(self) -> dict[str, Any]:
-        """Return NNI's entry of the experiment; NNI empties the file for a moment whenever it writes it."""
-        file = self.home / "nni-experiments" / ".experiment"
-        wait(lambda: file.read_text().endswith("}"), 10)
-        (entry,) = json.loads(file.read_text()).values()
-        return dict(entry)
-
-    def trials(self) -> list[StoredTrial]:
-        folder = self.home / "nni-experiments" / self.listed["id"]
-        return stored_trials(folder / "db" / "nni.sqlite")
-
-    def epochs(self) -> list[int]:
-        """Return the epochs of all intermediate results; NNI stores those of one moment in any order."""
-        path = self.home / "nni-experiments" / self.listed["id"] / "db" / "nni.sqlite"
-        with closing(sqlite3.connect(path)) as connection:
-            rows = connection.execute("select sequence from MetricData where type = 'PERIODICAL' order by sequence")
-            return [row[0] for row in rows]
-
-    def status(self) -> str:
-        url = f"http://127.0.0.1:{self.port}/api/v1/nni/check-status"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return str(json.load(answer)["status"])
-
-    def processes(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter(["environ"]):
-            environment = process.info["environ"] or {}
-            if environment.get("NNI_EXP_ID") == self.listed["id"]:
-                found.append(process)
-        return found
-
-
-def wait(condition: Any, patience: float = 180.0) -> None:
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)
+        super().__init__(home, config)
+        self.go = self.code / "go"
+        (self.code / "trial.py").write_text(TRIAL)
 
 
 @pytest.fixture
@@ -125,8 +51,7 @@ def made(tmp_path: Path) -> Iterator[list[Experiment]]:
     experiments: list[Experiment] = []
     yield experiments
     for experiment in experiments:
-        experiment.nnictl("stop", "--all")
-        wait(lambda e=experiment: not e.processes())
+        experiment.end()
 
 
 def test_stop_and_resume_report_every_epoch_once(made: list[Experiment], tmp_path: Path) -> None:
@@ -143,8 +68,7 @@ def test_stop_and_resume_report_every_epoch_once(made: list[Experiment], tmp_pat
     assert sorted(before) == list(range(HELD)) and trial.state == "RUNNING"
     experiment.go.touch()
 
-    experiment.port = free_port()
-    experiment.nnictl("resume", experiment.listed["id"], "--port", str(experiment.port))
+    experiment.resume()
     wait(lambda: experiment.trials()[0].state == "SUCCEEDED")
     (after,) = experiment.trials()
     assert after.id == trial.id and after.final == after.reported[EPOCHS - 1]
@@ -160,8 +84,7 @@ def test_killed_manager_ends_the_trial_and_loses_nothing(made: list[Experiment],
     os.kill(experiment.listed["pid"], signal.SIGKILL)
     experiment.go.touch()
     wait(lambda: not experiment.processes(), 30)
-    experiment.port = free_port()
-    experiment.nnictl("resume", experiment.listed["id"], "--port", str(experiment.port))
+    experiment.resume()
     wait(lambda: experiment.trials()[0].state == "SUCCEEDED")
     assert experiment.epochs() == list(range(EPOCHS))
 

@@ -74,3 +74,26 @@ def _look(browser: Browser, port: int, folder: Path) -> None:
     assert "cell/0_1:" in text
     for name in ("overview", "hyper_parameters", "intermediate_results", "trial"):
         assert (folder / f"{name}.png").stat().st_size > 10_000
+
+
+@pytest.mark.skipif(find_browser() is None, reason="no Chromium is installed")
+def test_one_command_makes_the_pictures_of_the_documentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[str] = []
+    take = pictures._take
+
+    def watched(browser: Browser, path: Path) -> None:
+        take(browser, path)
+        texts.append(str(browser.evaluate("document.body.innerText")))
+
+    monkeypatch.setattr(pictures, "_take", watched)
+    home, out = tmp_path / "home", tmp_path / "out"
+    pictures.main(["--out", str(out), "--home", str(home), "--smoke"])
+    committed = {path.name for path in (pictures.ROOT / "docs" / "images").glob("*.png")}
+    assert {path.name for path in out.glob("*.png")} == committed and len(texts) == len(committed)
+    assert all((out / name).stat().st_size > 10_000 for name in committed)
+    assert any(str(home) in text for text in texts), "the pages show the home they ran in"
+    for path in (Path.home(), pictures.ROOT):
+        assert not any(f"{path}/" in text for text in texts)
+    assert not home.exists()

@@ -17,7 +17,15 @@ from typing import Any
 import pytest
 from nni.nas.experiment import NasExperiment
 
-from nni_supernet_ext._compat.nni_database import create_database, metric_row, stored_configuration, stored_trials
+from nni_supernet_ext._compat.nni_database import (
+    create_database,
+    event_row,
+    insert_rows,
+    metric_row,
+    open_database,
+    stored_configuration,
+    stored_trials,
+)
 from nni_supernet_ext.core import Domain
 from nni_supernet_ext.errors import ConfigurationError, SpaceError
 from nni_supernet_ext.recording import (
@@ -243,7 +251,8 @@ def _train_and_die(tmp_path: str, checkpoint: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_killed_training_is_resumed_without_repetition(tmp_path: Path) -> None:
+@pytest.mark.parametrize("failed", [False, True], ids=["killed", "then taken by stock nnictl resume"])
+def test_killed_training_is_resumed_without_repetition(tmp_path: Path, failed: bool) -> None:
     process = multiprocessing.get_context("fork").Process(
         target=_train_and_die, args=(str(tmp_path), str(tmp_path / "checkpoint"))
     )
@@ -253,6 +262,10 @@ def test_killed_training_is_resumed_without_repetition(tmp_path: Path) -> None:
     database = tmp_path / "killed" / "db" / "nni.sqlite"
     (before,) = stored_trials(database)
     assert (sorted(before.reported), before.state) == ([0, 1], "RUNNING")
+    if failed:  # The manager starts the trial's command, which says what to do and fails.
+        connection = open_database(database)
+        insert_rows(connection, [event_row(before.id, "FAILED", 0, at=1, folder=tmp_path)])
+        connection.close()
 
     resumed = experiment(
         SupernetStrategy(checkpoint_dir=tmp_path / "checkpoint"), tmp_path, ToySpace(), id="killed", epochs=4

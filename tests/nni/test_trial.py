@@ -144,3 +144,29 @@ def test_leaves_by_the_signal() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=dict(os.environ))
     assert done.returncode == -signal.SIGINT
     assert done.stderr.strip().endswith("Left: gone.")
+
+
+def test_a_resumed_trial_keeps_its_parameters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With several trials at once NNI may give a resumed one the parameters of another."""
+    for parameters, number in (({"part": 1}, 7), ({"part": 0}, 3)):
+        channel = Channel()
+        made = TrialConnection(parameters, number, "abcde", 0, tmp_path / "trial", None, channel)
+        monkeypatch.setattr(session, "connect_trial", lambda made=made: made)
+        with Trial({"epochs": 2}) as trial:
+            assert trial.parameters == {"part": 1, "epochs": 2}
+            assert trial.connection is made and made.parameter_id == 7
+
+
+def test_the_folder_that_trials_share(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    alone = Trial(folder=tmp_path / "alone")
+    assert alone.shared_folder == tmp_path / "alone" / "shared" and alone.shared_folder.is_dir()
+    alone.__exit__(None, None, None)
+    create_database(tmp_path / "abcexp" / "db" / "nni.sqlite")
+    for experiment in (tmp_path / "abcexp", None):
+        connect(monkeypatch, tmp_path / "trial", Channel(), experiment)
+        with Trial() as trial:
+            if experiment is not None:
+                assert trial.shared_folder == experiment / "shared"
+            else:
+                with pytest.raises(ConfigurationError, match=r"on another one\. Give the trials a folder"):
+                    print(trial.shared_folder)
