@@ -1,6 +1,6 @@
 """Make Markdown tables and figures from the results of `run.py`.
 
-    python benchmarks/ranking/summarize.py benchmarks/ranking/results/small.jsonl --figures docs/images
+    python benchmarks/ranking/summarize.py benchmarks/ranking/results/small.jsonl --figures docs/figures
 
 Per protocol: every method's mean and sample standard deviation over seeds, the 95 % bootstrap interval of its mean
 tau over both seeds and architectures, and its difference to SPOS, paired by seed, with Student's 95 % interval. A
