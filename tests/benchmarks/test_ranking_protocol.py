@@ -31,6 +31,8 @@ def scripts() -> Any:
         "protocols", "images", "grounds", "baselines", "methods", "task", "training", "measure", "run", "figure",
         "summarize",
     )  # fmt: skip
+    for name in names:  # the examples have modules of the same names
+        sys.modules.pop(name, None)
     sys.path.insert(0, str(FOLDER))
     try:
         yield {name: importlib.import_module(name) for name in names}
