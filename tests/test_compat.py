@@ -243,9 +243,7 @@ def test_more_than_one_input_of_a_cell_is_refused() -> None:
     model = supernet(Cells())
     sample = draw(model, random.Random(0))
     label = next(label for label in sample if "input_2" in label)
-    with pytest.raises(
-        SpaceError, match=r"one input at label 'net/cell/input_2_0' of a cell, but got \[0, 1\]"
-    ):
+    with pytest.raises(SpaceError, match=r"one input at label 'net/cell/input_2_0' of a cell, but got \[0, 1\]"):
         compile_activation(model)(sample | {label: [0, 1]})
 
 
@@ -374,9 +372,7 @@ def test_a_failed_profile_leaves_no_hook() -> None:
 
 
 def test_a_plain_sample_can_be_loaded_by_torch_without_pickles() -> None:
-    sample = {
-        label: choice.values[0] for label, choice in Everything().simplify().items() if label != "inputs"
-    }
+    sample = {label: choice.values[0] for label, choice in Everything().simplify().items() if label != "inputs"}
     assert any(type(label) is not str for label in sample)
     sample |= {"inputs": [np.int64(0), 2], "rate": np.float64(0.5), "flag": np.bool_(True), "none": None}
     file = io.BytesIO()
@@ -398,9 +394,7 @@ def test_a_value_that_has_no_plain_form_is_refused() -> None:
 
 
 EXAMPLES = {
-    noise.WARNINGS[
-        0
-    ]: "<class 'torch.nn.parameter.Buffer'> is found to be not a nn.Module, which is unexpected.",
+    noise.WARNINGS[0]: "<class 'torch.nn.parameter.Buffer'> is found to be not a nn.Module, which is unexpected.",
     noise.WARNINGS[1]: "`isinstance(treespec, LeafSpec)` is deprecated, use `isinstance(treespec, TreeSpec)`",
     noise.WARNINGS[2]: "pkg_resources is deprecated as an API. See https://setuptools.pypa.io",
 }
@@ -478,9 +472,7 @@ def test_the_missing_operator_says_what_to_install() -> None:
 
 def test_the_gate_lets_everything_else_pass() -> None:
     gate = startup.NniSupernetExtGate()
-    assert [gate.find_spec(name) for name in ("json", "torchvision", "nni.nas", "nni_supernet_ext")] == [
-        None
-    ] * 4
+    assert [gate.find_spec(name) for name in ("json", "torchvision", "nni.nas", "nni_supernet_ext")] == [None] * 4
     spec = gate.find_spec("nni")
     assert spec is not None
     assert spec.origin == nni.__file__

@@ -54,9 +54,7 @@ class CandidateParameters:
             self._split.setdefault(str.__str__(layer.label), []).append(layer)
         self._of_split: dict[tuple[Any, ...], Parameters] = {}
         self._sized(supernet)
-        self.labels = tuple(
-            label for label in candidates if any(self._tables.get(label, ((), {}))[1].values())
-        )
+        self.labels = tuple(label for label in candidates if any(self._tables.get(label, ((), {}))[1].values()))
 
     def of(self, label: str, sample: Sample) -> Parameters:
         """Return the weights that a choice's candidate in the sample computes with, each once.

@@ -200,9 +200,7 @@ class Domain:
         """Iterate over all samples of a finite space that satisfy its constraints."""
         yield from self._grid({}, list(self.mutables.items()))
 
-    def _grid(
-        self, prefix: Mapping[str, Any], rest: list[tuple[str, LabeledMutable]]
-    ) -> Iterator[dict[str, Any]]:
+    def _grid(self, prefix: Mapping[str, Any], rest: list[tuple[str, LabeledMutable]]) -> Iterator[dict[str, Any]]:
         if not rest:
             sample = dict(prefix)
             if not self._constraints or self.satisfies_constraints(sample):

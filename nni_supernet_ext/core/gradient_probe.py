@@ -74,18 +74,14 @@ class GradientNormProbe:
         values = torch.cat([norms.double() for _, norms in waiting]).cpu().numpy()
         ends = torch.tensor([len(norms) for _, norms in waiting]).cumsum(0).tolist()
         starts = [0, *ends[:-1]]
-        return [
-            (note, values[start:end]) for (note, _), start, end in zip(waiting, starts, ends, strict=True)
-        ]
+        return [(note, values[start:end]) for (note, _), start, end in zip(waiting, starts, ends, strict=True)]
 
     def _own(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
         gradients: list[Any] = [p.grad for p in parameters]
         shared = [i for i, p in enumerate(parameters) if id(p) in self._before]
         if shared:
             earlier: Mapping[int, Tensor] = self._before
-            own = torch._foreach_sub(
-                [gradients[i] for i in shared], [earlier[id(parameters[i])] for i in shared]
-            )
+            own = torch._foreach_sub([gradients[i] for i in shared], [earlier[id(parameters[i])] for i in shared])
             for i, gradient in zip(shared, own, strict=True):
                 gradients[i] = gradient
         return gradients

@@ -80,9 +80,7 @@ class RecordedOrder(DistributedSampler[Any]):
             self._refuse_uneven()
         self._record, self._position = [], 0
         if drawn is not None:
-            return self._recorded(
-                drawn[self.rank : self.total_size : self.num_replicas].tolist(), self._record
-            )
+            return self._recorded(drawn[self.rank : self.total_size : self.num_replicas].tolist(), self._record)
         if self.num_replicas == 1:
             self._users = self._record
         return self._recorded(self._user_order(), self._record)

@@ -15,8 +15,7 @@ def top_count(fraction: float, size: int) -> int:
     """Return how many of ``size`` items a fraction is, rounded up."""
     if not 0 < fraction <= 1:
         raise ConfigurationError(
-            f"Argument `fraction` is expected to be within (0, 1], but got {fraction}. "
-            "Use 0.1 for the top 10 %."
+            f"Argument `fraction` is expected to be within (0, 1], but got {fraction}. Use 0.1 for the top 10 %."
         )
     # 0.07 * 100 is slightly more than 7 in floats and must not become 8.
     return max(1, math.ceil(fraction * size - 1e-9 * size))

@@ -151,9 +151,7 @@ def complexity_aware_lr(base_lr: float, iteration: int, total_iterations: int, e
     return float(base_lr * ((total_iterations - iteration) / total_iterations) ** exponent)
 
 
-def _checked_range(
-    minimum: float, maximum: float, gamma_max: float, transform: str
-) -> tuple[float, float, float]:
+def _checked_range(minimum: float, maximum: float, gamma_max: float, transform: str) -> tuple[float, float, float]:
     """Return the three numbers as floats, or raise what is wrong with them."""
     if transform not in ("log", "linear", "exp"):
         raise ConfigurationError(
@@ -183,8 +181,7 @@ def _checked_range(
         )
     if low > high:
         raise ConfigurationError(
-            f"Argument `maximum` is expected to be larger than `minimum`, but got {high} and {low}. "
-            "Swap the two."
+            f"Argument `maximum` is expected to be larger than `minimum`, but got {high} and {low}. Swap the two."
         )
     return low, high, gamma_prime
 

@@ -44,9 +44,7 @@ class GradientMoments:
         if not tensors:
             return
         with torch.no_grad():
-            places = [
-                self._place(tensor, gradient) for tensor, gradient in zip(tensors, gradients, strict=True)
-            ]
+            places = [self._place(tensor, gradient) for tensor, gradient in zip(tensors, gradients, strict=True)]
             means = [self._means[place] for place in places]
             for place in places:
                 self._counts[place] += 1
@@ -56,9 +54,7 @@ class GradientMoments:
             torch._foreach_mul_(moved, [1.0 / count for count in counts])
             torch._foreach_add_(means, moved)
             # Welford: the sum of squares grows by |g - old mean|^2 (n - 1) / n.
-            growth = torch._foreach_mul(
-                torch._foreach_mul(distances, distances), [(c - 1) / c for c in counts]
-            )
+            growth = torch._foreach_mul(torch._foreach_mul(distances, distances), [(c - 1) / c for c in counts])
             torch._foreach_add_([self._squares[place] for place in places], growth)
 
     def variances(self) -> list[float]:

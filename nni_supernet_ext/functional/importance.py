@@ -21,9 +21,7 @@ _NAMED: dict[str, Callable[[float], float]] = {
 }
 
 
-def smoothed_distribution(
-    norms: VectorLike, smoothing: float, prior: VectorLike | None = None
-) -> FloatVector:
+def smoothed_distribution(norms: VectorLike, smoothing: float, prior: VectorLike | None = None) -> FloatVector:
     """Mix the distribution proportional to ``norms`` with a prior: ``s * norms / sum(norms) + (1 - s) * prior``.
 
     Args:

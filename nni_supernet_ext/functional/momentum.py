@@ -91,9 +91,7 @@ def _updated_buffer(
     return buffer.mul_(momentum).add_(grad, alpha=1 - dampening)
 
 
-def _check_settings(
-    lr: float, momentum: float, dampening: float, weight_decay: float, nesterov: bool
-) -> None:
+def _check_settings(lr: float, momentum: float, dampening: float, weight_decay: float, nesterov: bool) -> None:
     """Raise if a number is outside of its range (NaN included)."""
     problems = [
         f"Argument `{name}` is expected to be at least 0, but got {value}. Use 0 to switch it off."

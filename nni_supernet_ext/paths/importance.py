@@ -165,9 +165,7 @@ class ImportancePathSampler(PathSampler):
         """Take over norms and distributions."""
         self._table.restore(state)
         self._epoch = state["epoch"]
-        distributions = {
-            label: np.asarray(values, dtype=np.float64) for label, values in state["probabilities"]
-        }
+        distributions = {label: np.asarray(values, dtype=np.float64) for label, values in state["probabilities"]}
         self._draw_from(distributions, state["smoothing"])
 
     # Measuring

@@ -326,9 +326,7 @@ class SupernetEvolution(Strategy):
 
     def _submit(self, sample: dict[str, Any], recording: Recording) -> None:
         sign = 1 if self.mode == "max" else -1
-        model = SubnetModel(
-            self.supernet, sample, self._measure, self.metric, sign, self.weights.activate
-        )
+        model = SubnetModel(self.supernet, sample, self._measure, self.metric, sign, self.weights.activate)
         if self._distributed is None:
             self.engine.submit_models(model)
         else:

@@ -137,9 +137,7 @@ class PartTraining:
         strategy.plan.training_module.trainer = strategy.plan.trainer
         return finished
 
-    def _trained(
-        self, strategy: RegionStrategy, region: Region, start: Start, hand_over: bool
-    ) -> dict[str, Any]:
+    def _trained(self, strategy: RegionStrategy, region: Region, start: Start, hand_over: bool) -> dict[str, Any]:
         """Train, and return what there is to keep."""
         keep = KeepState()
         strategy.callbacks += [keep, TakeState(start)]

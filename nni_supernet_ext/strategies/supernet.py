@@ -253,9 +253,7 @@ class SupernetStrategy(RandomOneShot):
             trainer = self._evaluator.trainer
             if trainer.checkpoint_callback is None:
                 return None
-            self.checkpoint_dir = (
-                Path(trainer.default_root_dir) / "supernet_checkpoints" / uuid.uuid4().hex[:8]
-            )
+            self.checkpoint_dir = Path(trainer.default_root_dir) / "supernet_checkpoints" / uuid.uuid4().hex[:8]
         return self.checkpoint_dir
 
     @contextmanager

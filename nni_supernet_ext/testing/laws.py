@@ -25,9 +25,7 @@ def check_neutral(case: MethodCase, root: Path) -> None:
         _require(bool(case.no_neutral), f"{case.name} has no neutral setting and gives no reason")
         return
     neutral = train(case, case.neutral(), root / "neutral")
-    reference = train(
-        case, case.reference(), root / "reference", evaluator_arguments=case.reference_evaluator
-    )
+    reference = train(case, case.reference(), root / "reference", evaluator_arguments=case.reference_evaluator)
     _require_equal(neutral, reference, f"{case.name} at its neutral setting changes the training")
 
 

@@ -165,9 +165,7 @@ def test_several_draws_with_adam_are_refused(tmp_path):
 
 
 def test_each_subnet_its_own_step_uses_its_own_rate(tmp_path):
-    run = train(
-        _case(), {"paths": Pair(), "step_every": "subnet", "callbacks": [ComplexityAwareLR()]}, tmp_path
-    )
+    run = train(_case(), {"paths": Pair(), "step_every": "subnet", "callbacks": [ComplexityAwareLR()]}, tmp_path)
     assert len(run.rates) == 2 * TOTAL
     assert run.rates[2] == pytest.approx(BASE * (1 - 1 / TOTAL) ** 0.25)
     assert run.rates[3] == pytest.approx(BASE * (1 - 1 / TOTAL) ** 4)

@@ -88,9 +88,7 @@ def test_trainability_of_the_last_paths(tmp_path: Path) -> None:
     assert [len(epoch) for epoch in callback.history] == [3, 3]
     assert all(v.trace > 0 and v.condition >= 1 for epoch in callback.history for v in epoch)
     metrics = run.evaluator.trainer.callback_metrics
-    assert float(metrics["trainability_trace"]) == pytest.approx(
-        np.mean([v.trace for v in callback.history[1]])
-    )
+    assert float(metrics["trainability_trace"]) == pytest.approx(np.mean([v.trace for v in callback.history[1]]))
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,7 @@ TRUTHS = [60.0, 90.0, 80.0, 70.0, 50.0, 65.0]
 
 
 def run(tmp_path: Path, ranking: RankingConsistency, *others: Any, epochs: int = 1, **evaluator: Any) -> Any:
-    return train(
-        CASE, {"callbacks": [ranking, *others]}, tmp_path, epochs=epochs, evaluator_arguments=evaluator
-    )
+    return train(CASE, {"callbacks": [ranking, *others]}, tmp_path, epochs=epochs, evaluator_arguments=evaluator)
 
 
 def accuracy(network: torch.nn.Module, loader: Any) -> float:

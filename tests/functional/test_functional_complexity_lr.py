@@ -51,9 +51,7 @@ def test_published_coefficients() -> None:
 positive = st.floats(1e-3, 1e9)
 
 
-@given(
-    st.tuples(positive, positive, positive).map(sorted), st.floats(1, 10), st.sampled_from(["log", "linear"])
-)
+@given(st.tuples(positive, positive, positive).map(sorted), st.floats(1, 10), st.sampled_from(["log", "linear"]))
 def test_exponent_equals_high_precision(values: list[float], gamma: float, transform: str) -> None:
     low, value, high = values
     assume(high > low)
@@ -110,9 +108,7 @@ def test_rounding_at_the_ends_is_tolerated() -> None:
     assert complexity_exponent(math.nextafter(high, 4), minimum=low, maximum=high) == 0.25
 
 
-@given(
-    st.integers(1, 10**6), st.integers(0, 10**6), st.integers(0, 4), st.sampled_from([0.0, 0.025, 0.1, 1.0])
-)
+@given(st.integers(1, 10**6), st.integers(0, 10**6), st.integers(0, 4), st.sampled_from([0.0, 0.025, 0.1, 1.0]))
 def test_lr_equals_fractions(total: int, iteration: int, exponent: int, base: float) -> None:
     assume(iteration <= total)
     exact = Fraction(base) * (1 - Fraction(iteration, total)) ** exponent

@@ -121,7 +121,5 @@ def test_pareto_front_keeps_duplicates_and_works_on_arrays() -> None:
 def test_pareto_front_errors() -> None:
     with pytest.raises(ConfigurationError, match="`costs` and `values` are expected to have the same length"):
         pareto_front([1.0], [1.0, 2.0])
-    with pytest.raises(
-        DataError, match="`values` is expected to be free of NaN, but got 1 NaN among 2 values"
-    ):
+    with pytest.raises(DataError, match="`values` is expected to be free of NaN, but got 1 NaN among 2 values"):
         pareto_front([1.0, 2.0], [float("nan"), 2.0])

@@ -74,8 +74,7 @@ def test_pearson_equals_exact_arithmetic(points: list[tuple[int, int]]) -> None:
     x, y = zip(*points, strict=True)
     n = len(points)
     xx, yy, xy = (
-        n * sum(a * b for a, b in zip(u, v, strict=True)) - sum(u) * sum(v)
-        for u, v in ((x, x), (y, y), (x, y))
+        n * sum(a * b for a, b in zip(u, v, strict=True)) - sum(u) * sum(v) for u, v in ((x, x), (y, y), (x, y))
     )
     assume(xx > 0 and yy > 0)
     assert ours.pearson_r(x, y) == pytest.approx(xy / math.sqrt(xx * yy), abs=1e-12)
@@ -162,9 +161,7 @@ def test_constant_input_is_nan_without_warning(metric: object) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize(
-    "convert", [tuple, np.float32, torch.tensor, partial(torch.tensor, requires_grad=True)]
-)
+@pytest.mark.parametrize("convert", [tuple, np.float32, torch.tensor, partial(torch.tensor, requires_grad=True)])
 def test_kinds_of_input_and_plain_results(metric: object, convert: object) -> None:
     x, y = [0.5, 0.25, 0.75, 1.0], [1.0, 3.0, 2.0, 8.0]
     found = metric(convert(x), convert(y))
@@ -239,9 +236,7 @@ def test_bootstrap_equals_scipy_and_theory() -> None:
     assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
     # The mean of y: normal, with standard error s / sqrt(n) (ddof 0), 5 % beyond 1.645 on each side.
     low, high = ours.bootstrap_interval(x, y, lambda _, b: float(b.mean()), n=4000, level=0.9)
-    assert (low, high) == pytest.approx(
-        tuple(y.mean() + np.array([-1.645, 1.645]) * y.std() / 80**0.5), abs=0.03
-    )
+    assert (low, high) == pytest.approx(tuple(y.mean() + np.array([-1.645, 1.645]) * y.std() / 80**0.5), abs=0.03)
 
 
 def test_bootstrap_seed_undefined_draws_and_global_state() -> None:

@@ -26,9 +26,7 @@ CELLS = MethodCase("case", dict, space=ToyCellSpace)
 class Bench:
     """A sampler with a supernet whose gradients the test writes itself."""
 
-    def __init__(
-        self, space: Any = None, total: int = 100, scale: float | None = None, **arguments: Any
-    ) -> None:
+    def __init__(self, space: Any = None, total: int = 100, scale: float | None = None, **arguments: Any) -> None:
         self.sampler = ImportancePathSampler(**arguments)
         self.supernet = toy_supernet(space)
         scaler = None if scale is None else SimpleNamespace(_scale=torch.tensor(scale))
@@ -38,9 +36,7 @@ class Bench:
             paths=self.sampler,
             step_every="batch",
             total_iterations=total,
-            trainer=SimpleNamespace(
-                world_size=1, strategy=None, precision_plugin=SimpleNamespace(scaler=scaler)
-            ),
+            trainer=SimpleNamespace(world_size=1, strategy=None, precision_plugin=SimpleNamespace(scaler=scaler)),
         )
         assert not list(self.sampler.problems(self.plan))
         self.sampler.prepare(self.plan)
@@ -89,12 +85,8 @@ def _three_steps(**arguments: Any) -> dict[str, dict[Any, float]]:
 def test_three_steps_by_hand_per_choice() -> None:
     p = _three_steps()
     # edge_0: conv (3 + 5) / 2 = 4, point 2; edge_1: conv 6, point 1.
-    assert p["edge_0"] == pytest.approx(
-        {"conv": 4 / 6 / 2 + 1 / 6, "point": 2 / 6 / 2 + 1 / 6, "skip": 1 / 6}
-    )
-    assert p["edge_1"] == pytest.approx(
-        {"conv": 6 / 7 / 2 + 1 / 6, "point": 1 / 7 / 2 + 1 / 6, "skip": 1 / 6}
-    )
+    assert p["edge_0"] == pytest.approx({"conv": 4 / 6 / 2 + 1 / 6, "point": 2 / 6 / 2 + 1 / 6, "skip": 1 / 6})
+    assert p["edge_1"] == pytest.approx({"conv": 6 / 7 / 2 + 1 / 6, "point": 1 / 7 / 2 + 1 / 6, "skip": 1 / 6})
 
 
 def test_three_steps_by_hand_per_operation() -> None:
@@ -126,9 +118,7 @@ def test_schedule_is_the_progress_when_the_epoch_begins() -> None:
     bench.step((_sample("conv", "skip"), {"edge_0": 3.0}))
     assert bench.turn()["edge_0"]["conv"] == pytest.approx(0.25 + 0.75 / 3)
     bench.step((_sample("skip", "skip"), {}))
-    assert bench.turn()["edge_0"]["conv"] == pytest.approx(0.5 + 0.5 / 3), (
-        "an unmeasured candidate keeps its norm"
-    )
+    assert bench.turn()["edge_0"]["conv"] == pytest.approx(0.5 + 0.5 / 3), "an unmeasured candidate keeps its norm"
 
 
 def test_unseen_candidates_fall_to_the_uniform_share_where_asked() -> None:
@@ -143,9 +133,7 @@ def test_each_draw_of_a_step_is_measured_on_its_own() -> None:
     bench = Bench(ToyCellSpace(), delta=0.5)
     both = (_sample("conv", "skip"), {"edge_0": 3.0}), (_sample("conv", "skip"), {"edge_0": 5.0})
     bench.step(*both, (_sample("point", "skip"), {"edge_0": 4.0}))
-    assert bench.turn()["edge_0"] == pytest.approx(
-        {"conv": 0.25 + 1 / 6, "point": 0.25 + 1 / 6, "skip": 1 / 6}
-    )
+    assert bench.turn()["edge_0"] == pytest.approx({"conv": 0.25 + 1 / 6, "point": 0.25 + 1 / 6, "skip": 1 / 6})
 
 
 def test_loss_scale_and_weights_are_divided_out() -> None:

@@ -47,8 +47,7 @@ def uniform(operation: str, **changed: str) -> dict[str, str]:
 def random_samples(count: int) -> list[dict[str, str]]:
     rng = random.Random(0)
     return [
-        {f"cell/{edge}": rng.choice(NASBENCH201_OPERATIONS) for edge in NASBENCH201_EDGES}
-        for _ in range(count)
+        {f"cell/{edge}": rng.choice(NASBENCH201_OPERATIONS) for edge in NASBENCH201_EDGES} for _ in range(count)
     ]
 
 
@@ -89,9 +88,7 @@ def naive_pool(x: torch.Tensor) -> torch.Tensor:
     height, width = x.shape[2:]
     rows = []
     for i in range(height):
-        window = [
-            x[:, :, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2].mean(dim=(2, 3)) for j in range(width)
-        ]
+        window = [x[:, :, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2].mean(dim=(2, 3)) for j in range(width)]
         rows.append(torch.stack(window, dim=-1))
     return torch.stack(rows, dim=2)
 
