@@ -27,13 +27,11 @@ import torch  # isort: skip
 from torch import Tensor, nn  # isort: skip
 from torch.nn.functional import cross_entropy  # isort: skip
 
-from nni_supernet_ext.benchmarks.digit_images import DigitImages, digit_images, with_noise  # isort: skip
+from nni_supernet_ext.benchmarks import DigitImages, digit_images, with_noise  # isort: skip
+from nni_supernet_ext.benchmarks.nasbench201_codes import EDGES, OPERATIONS  # isort: skip
 from nni_supernet_ext.functional import kendall_tau  # isort: skip
 from nni_supernet_ext.spaces import nasbench201_network  # isort: skip
 
-# Digits of NAS-Bench-201's table; its edges in the order of the digits.
-OPERATIONS = {"1": "skip_connect", "2": "conv_1x1", "3": "conv_3x3"}
-CODE_EDGES = ("0_1", "0_2", "1_2", "0_3", "1_3", "2_3")
 CHANNELS = 8
 EPOCHS, BATCH, RATE, MOMENTUM, DECAY = 30, 64, 0.1, 0.9, 5e-4
 
@@ -116,7 +114,7 @@ def train(code: str, seeds: Sequence[int], images: DigitImages) -> list[dict[str
 
 def untrained(code: str, seed: int) -> nn.Module:
     """Build the network of an architecture with the weights of a seed."""
-    sample = {f"cell/{edge}": OPERATIONS[digit] for edge, digit in zip(CODE_EDGES, code, strict=True)}
+    sample = {f"cell/{edge}": OPERATIONS[int(digit)] for edge, digit in zip(EDGES, code, strict=True)}
     torch.manual_seed(seed)
     return nasbench201_network(sample, CHANNELS, cells_per_stage=1, in_channels=1, stages=1)
 
@@ -136,9 +134,10 @@ def _accuracies(network: SideBySide, x: Tensor, y: Tensor) -> list[float]:
 def network_of(code: str) -> str:
     """Return a text that is equal for architectures which are the same network.
 
-    A skip connection passes on its source, and the terms of a sum have no order.
+    A skip connection passes on its source, and the terms of a sum have no order. Unlike in the count of isomorphic
+    cells by NAS-Bench-201's authors, a sum that is passed on stays one term.
     """
-    operations = dict(zip(CODE_EDGES, code, strict=True))
+    operations = dict(zip(EDGES, code, strict=True))
     nodes = ["x"]
     for node in (1, 2, 3):
         terms = []

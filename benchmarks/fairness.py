@@ -32,6 +32,7 @@ import nni_supernet_ext  # noqa: F401 - before anything that imports NNI
 
 import numpy as np  # isort: skip
 import torch  # isort: skip
+from kept_bytes import KeptBytes  # isort: skip
 from nni.nas.evaluator.pytorch import Classification, DataLoader  # isort: skip
 from nni.nas.execution import SequentialExecutionEngine  # isort: skip
 from nni.nas.space import RawFormatModelSpace  # isort: skip
@@ -139,27 +140,15 @@ def step_cost(options: argparse.Namespace) -> dict[str, Any]:
     return {"ratio": statistics.median(ratios), "ratios": ratios, "rounds": rounds}
 
 
-class Kept:
-    """A tensor kept for a backward pass; tells its owner when it is let go."""
-
-    def __init__(self, tensor: torch.Tensor, owner: dict[str, int]) -> None:
-        self.tensor, self.owner = tensor.detach(), owner  # with its graph an output would keep itself alive
-        self.size = tensor.numel() * tensor.element_size()
-        owner["now"] += self.size
-        owner["peak"] = max(owner["peak"], owner["now"])
-
-    def __del__(self) -> None:
-        self.owner["now"] -= self.size
-
-
 @contextmanager
 def counted() -> Iterator[dict[str, int]]:
-    """Count the bytes that autograd keeps for backward passes, and the allocator's peak on a CUDA device."""
-    count = {"now": 0, "peak": 0, "allocated": 0}
+    """Count the most bytes that autograd keeps for backward passes, and the allocator's peak on a CUDA device."""
+    count: dict[str, int] = {}
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: Kept(t, count), lambda kept: kept.tensor):
+    with KeptBytes() as kept:
         yield count
+    count["peak"] = kept.peak
     if torch.cuda.is_available():
         count["allocated"] = torch.cuda.max_memory_allocated()
 
@@ -173,7 +162,7 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
     for sample in watch.samples:
         with counted() as single:
             train(options, plain(paths=Replay([sample])), 1)
-        singles.append(dict(single))
+        singles.append(single)
     largest = max(single["peak"] for single in singles)
     result = {"ratio": fair["peak"] / largest, "fair_bytes": fair["peak"], "largest_draw_bytes": largest}
     if torch.cuda.is_available():

@@ -21,7 +21,6 @@ import statistics
 import tempfile
 import time
 import warnings
-import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ import nni_supernet_ext  # noqa: F401 - before NNI: makes torchvision importable
 import numpy as np  # isort: skip
 import pytorch_lightning as pl
 import torch
+from kept_bytes import KeptBytes
 from nni.nas.evaluator.pytorch import Classification, DataLoader
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
@@ -74,8 +74,7 @@ class Meter(pl.Callback):
 
     def __init__(self, warmup: int) -> None:
         self.warmup, self.seconds, self.peak = warmup, 0.0, 0
-        self._alive = 0
-        self._hooks: Any = None
+        self._kept = KeptBytes()
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
         """Start the clock after the warm-up; watch memory in the step before it, apart from the time."""
@@ -97,32 +96,14 @@ class Meter(pl.Callback):
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             return
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda kept: kept.value)
-        self._hooks.__enter__()
+        self._kept.__enter__()
 
     def _stop(self, device: torch.device) -> None:
         if device.type == "cuda":
             self.peak = torch.cuda.max_memory_allocated(device)
             return
-        self._hooks.__exit__(None, None, None)
-
-    def _pack(self, value: torch.Tensor) -> Any:
-        kept = _Kept(value)
-        size = value.numel() * value.element_size()
-        self._alive += size
-        self.peak = max(self.peak, self._alive)
-        weakref.finalize(kept, self._release, size)
-        return kept
-
-    def _release(self, size: int) -> None:
-        self._alive -= size
-
-
-class _Kept:
-    """Hold a tensor that a backward pass will need."""
-
-    def __init__(self, value: torch.Tensor) -> None:
-        self.value = value
+        self._kept.__exit__()
+        self.peak = self._kept.peak
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ import statistics
 import tempfile
 import time
 import warnings
-import weakref
 from functools import partial
 from typing import Any
 
@@ -27,6 +26,7 @@ import nni_supernet_ext  # noqa: F401 - before NNI: makes torchvision importable
 import numpy as np  # isort: skip
 import pytorch_lightning as pl
 import torch
+from kept_bytes import KeptBytes
 from nni.nas.evaluator.pytorch import Classification, DataLoader
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
@@ -65,7 +65,7 @@ class Meter(pl.Callback):
         self.half = half
         self.seconds: list[float] = []
         self.memory: list[int] = []
-        self._kept = _KeptBytes()
+        self._kept = KeptBytes()
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
         """Start the clock after the warm-up of a half; watch memory in its last step, apart from the time."""
@@ -76,7 +76,8 @@ class Meter(pl.Callback):
             steps = self.half - 1 - _WARMUP
             self.seconds.append((_clock(module.device) - self.start) / steps)
             if module.device.type == "cpu":
-                self._kept.start()
+                self._kept = KeptBytes()
+                self._kept.__enter__()
         if place == 0 and module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(module.device)
 
@@ -87,38 +88,8 @@ class Meter(pl.Callback):
         if module.device.type == "cuda":
             self.memory.append(torch.cuda.max_memory_allocated(module.device))
         else:
-            self.memory.append(self._kept.stop() + _held(module, trainer.optimizers[0]))
-
-
-class _KeptBytes:
-    """Sum what is kept for backward passes."""
-
-    def start(self) -> None:
-        self._alive = self._peak = 0
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda kept: kept.value)
-        self._hooks.__enter__()
-
-    def stop(self) -> int:
-        self._hooks.__exit__(None, None, None)
-        return self._peak
-
-    def _pack(self, value: torch.Tensor) -> Any:
-        kept = _Kept(value)
-        size = value.numel() * value.element_size()
-        self._alive += size
-        self._peak = max(self._peak, self._alive)
-        weakref.finalize(kept, self._release, size)
-        return kept
-
-    def _release(self, size: int) -> None:
-        self._alive -= size
-
-
-class _Kept:
-    """Hold a tensor that a backward pass will need."""
-
-    def __init__(self, value: torch.Tensor) -> None:
-        self.value = value
+            self._kept.__exit__()
+            self.memory.append(self._kept.peak + _held(module, trainer.optimizers[0]))
 
 
 def _held(module: Any, optimizer: Any) -> int:

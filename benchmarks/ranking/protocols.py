@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
@@ -85,6 +85,34 @@ class Protocol:
         return asdict(self)
 
 
+# The published setting of dynamic supernet training on NAS-Bench-201, for a machine with a GPU; its
+# authors train on the benchmark's training half and evaluate on the validation half, as here.
+_DYNAS = Protocol(
+    name="dynas",
+    channels=16,
+    cells=5,
+    image_size=32,
+    train_images=25_000,
+    batch_size=64,
+    epochs=250,
+    learning_rate=0.025,
+    drop_last=False,
+    evaluation_images=25_000,
+    evaluation_batch=256,
+)
+
+_CONDITIONAL = replace(
+    _DYNAS,
+    name="conditional",
+    cells=2,
+    train_images=45_000,
+    whole_train_set=True,
+    bn_mode="recalibrated",
+    evaluation_images=5_000,
+    evaluation_batch=250,
+    architectures=1_000,
+)
+
 _ALL = (
     # A complete benchmark that any laptop can repeat: 1,600 steps, where one network trained alone gets 240.
     Protocol(
@@ -115,74 +143,24 @@ _ALL = (
         architectures=300,
         channels_last=True,
     ),
-    # The published setting of dynamic supernet training on NAS-Bench-201, for a machine with a GPU; its
-    # authors train on the benchmark's training half and evaluate on the validation half, as here.
-    Protocol(
-        name="dynas",
-        channels=16,
-        cells=5,
-        image_size=32,
-        train_images=25_000,
-        batch_size=64,
-        epochs=250,
-        learning_rate=0.025,
-        drop_last=False,
-        evaluation_images=25_000,
-        evaluation_batch=256,
-    ),
+    _DYNAS,
     # The published setting of PA&DA on NAS-Bench-201: all 50,000 images, batch 256. Its authors evaluate on the
     # test images; here the last 5,000 training images are left out and used instead, which is a deviation.
-    Protocol(
+    replace(
+        _DYNAS,
         name="panda",
-        channels=16,
-        cells=5,
-        image_size=32,
         train_images=45_000,
         batch_size=256,
-        epochs=250,
         learning_rate=0.05,
-        drop_last=False,
         whole_train_set=True,
         evaluation_images=5_000,
-        evaluation_batch=256,
     ),
     # The published setting of conditional supernet weights on NAS-Bench-201: 45,000 images to train and 5,000 to
     # evaluate, two cells in a stage, 20 batches for a subnet's statistics, 1,000 architectures. Batch size, rate
     # and epochs are not known to us from the paper and are those of `dynas`.
-    Protocol(
-        name="conditional",
-        channels=16,
-        cells=2,
-        image_size=32,
-        train_images=45_000,
-        batch_size=64,
-        epochs=250,
-        learning_rate=0.025,
-        drop_last=False,
-        whole_train_set=True,
-        bn_mode="recalibrated",
-        evaluation_images=5_000,
-        evaluation_batch=250,
-        architectures=1_000,
-    ),
+    _CONDITIONAL,
     # The same paper on NAS-Bench-Macro: 50 epochs.
-    Protocol(
-        name="conditional_macro",
-        benchmark="nasbench_macro",
-        channels=32,
-        cells=8,
-        image_size=32,
-        train_images=45_000,
-        batch_size=64,
-        epochs=50,
-        learning_rate=0.025,
-        drop_last=False,
-        whole_train_set=True,
-        bn_mode="recalibrated",
-        evaluation_images=5_000,
-        evaluation_batch=250,
-        architectures=1_000,
-    ),
+    replace(_CONDITIONAL, name="conditional_macro", benchmark="nasbench_macro", channels=32, cells=8, epochs=50),
 )
 
 PROTOCOLS = {protocol.name: protocol for protocol in _ALL}

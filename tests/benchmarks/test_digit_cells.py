@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,12 @@ from nni_supernet_ext.benchmarks import DigitCellsOracle, digit_images, with_noi
 from nni_supernet_ext.errors import ConfigurationError, SpaceError
 from nni_supernet_ext.functional import kendall_tau
 from nni_supernet_ext.spaces import digit_cells, digit_cells_flops, digit_cells_params, nasbench201_network
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "digit_cells.py"
+from tests.benchmarks.scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    spec = importlib.util.spec_from_file_location("digit_cells_script", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("digit_cells")
 
 
 @pytest.fixture(scope="module")

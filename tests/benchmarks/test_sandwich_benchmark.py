@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "sandwich.py"
+from tests.benchmarks.scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("sandwich_benchmark", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("sandwich")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -31,20 +25,6 @@ def test_cost(script, capsys):
     ratios = result["memory_ratio_to_largest"]
     assert set(ratios) == {"sandwich CE", "sandwich KL", "sandwich adaptive alpha"}
     assert all(1.0 <= ratio < 1.05 for ratio in ratios.values())
-
-
-def test_the_meter_sees_two_graphs_alive_at_once(script):
-    meter, x = script.Meter(1), torch.randn(100, requires_grad=True)
-    for keep, expected in ((False, 400), (True, 800)):
-        meter.peak = meter._alive = 0
-        with torch.autograd.graph.saved_tensors_hooks(meter._pack, lambda kept: kept.value):
-            first = x.exp()
-            if not keep:
-                first.sum().backward()
-                del first
-            second = x.exp()
-        assert meter.peak == expected
-        second.sum().backward()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
