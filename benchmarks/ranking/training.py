@@ -56,10 +56,19 @@ class Progress(pl.Callback):
 
 
 def epochs_of(folder: Path) -> list[dict[str, float]]:
-    """Read what `Progress` wrote; sub-supernets count their epochs anew, so all lines are kept."""
+    """Read what `Progress` wrote.
+
+    Sub-supernets count their epochs anew, so numbers may come again; one that follows itself, after the first, is an
+    epoch that was trained again after a kill, and counts once.
+    """
     path = folder / "epochs.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
+    epochs: list[dict[str, float]] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        entry = json.loads(line)
+        if epochs and entry["epoch"] == epochs[-1]["epoch"] > 0:
+            epochs.pop()
+        epochs.append(entry)
+    return epochs
 
 
 def trained_supernet(
