@@ -22,6 +22,7 @@ PUBLIC = (
     "spaces",
     "benchmarks",
     "strategies",
+    "recipes",
     "plots",
     "diagnostics",
     "testing",

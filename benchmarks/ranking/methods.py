@@ -25,6 +25,7 @@ from nni_supernet_ext.paths import (
     SandwichSampler,
 )
 from nni_supernet_ext.strategies import ChoiceSplit
+from nni_supernet_ext.testing.stop import StopAfter
 from nni_supernet_ext.weights import WeightSplitting
 
 
@@ -36,20 +37,22 @@ class Method:
         arguments: Arguments of `SupernetStrategy`.
         passes: How many passes it takes for one of plain training: its epochs are divided by it.
         few_shot: Arguments of `FewShotStrategy`, for training in parts; None for one supernet.
+        protocol: Settings of the protocol that it replaces.
     """
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
     passes: int = 1
     few_shot: Mapping[str, Any] | None = None
+    protocol: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def owns_learning_rate(self) -> bool:
         """Tell whether one of the callbacks owns the learning rate."""
         return any("lr" in getattr(callback, "claims", ()) for callback in self.arguments.get("callbacks", ()))
 
-    def shortened(self, protocol: Protocol) -> Protocol:
-        """Return the protocol with this method's share of epochs."""
-        return replace(protocol, epochs=max(1, round(protocol.epochs / self.passes)))
+    def adapted(self, protocol: Protocol) -> Protocol:
+        """Return the protocol with this method's share of epochs and its own settings."""
+        return replace(protocol, epochs=max(1, round(protocol.epochs / self.passes)), **self.protocol)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ def make_method(name: str, protocol: Protocol, ground: Any, seed: int = 0) -> Me
     arguments = {key: value for part in parts for key, value in part.arguments.items()}
     few_shot = next((part.few_shot for part in parts if part.few_shot is not None), None)
     passes = 1 if "long" in names else max(part.passes for part in parts)
-    return Method({**arguments, "callbacks": callbacks}, passes, few_shot)
+    own = {key: value for part in parts for key, value in part.protocol.items()}
+    return Method({**arguments, "callbacks": callbacks}, passes, few_shot, own)
 
 
 def unknown_parts(name: str) -> set[str]:
@@ -130,6 +134,10 @@ def _split(*milestones: float) -> Part:
     return lambda run: Method({"weights": WeightSplitting(run.ground.dependencies, milestones)})
 
 
+def _stop(share: float) -> Part:
+    return lambda run: Method({"callbacks": [StopAfter(round(share * run.protocol.epochs))]})
+
+
 def _sandwich(run: Run) -> Method:
     return Method({"paths": SandwichSampler(complexity=run.ground.costs["params"], n_random=1)}, 3)
 
@@ -139,6 +147,7 @@ PARTS: dict[str, Part] = {
     # dynamic supernet training
     "calr": _calr(),
     "ms": _plain(callbacks=lambda: [MomentumSeparation()]),
+    "no_momentum": lambda run: Method(protocol={"momentum": 0.0}),
     "calr_gamma2": _calr(gamma_max=2.0),
     "calr_gamma3": _calr(gamma_max=3.0),
     "calr_linear": _calr(transform="linear"),
@@ -157,6 +166,10 @@ PARTS: dict[str, Part] = {
     "split60": _split(0.6),
     "split70": _split(0.7),
     "split_auto": lambda run: Method({"weights": WeightSplitting(run.ground.dependencies, "auto")}),
+    # the same training, not gone on with after this share: what a split then is to be compared with
+    "stop50": _stop(0.5),
+    "stop60": _stop(0.6),
+    "stop70": _stop(0.7),
     # sandwich rule, with labels for all subnets or with distillation from the largest
     "sandwich": _sandwich,
     "distil": _plain(objective=InplaceDistillation),

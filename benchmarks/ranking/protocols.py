@@ -113,6 +113,22 @@ _CONDITIONAL = replace(
     architectures=1_000,
 )
 
+_CPU = Protocol(
+    name="cpu",
+    channels=8,
+    cells=1,
+    image_size=16,
+    train_images=25_000,
+    batch_size=64,
+    epochs=12,
+    learning_rate=0.1,
+    augment=False,
+    evaluation_images=1_000,
+    architectures=300,
+    channels_last=True,
+)
+_NO_ZERO = ("skip_connect", "conv_1x1", "conv_3x3", "avg_pool_3x3")
+
 _ALL = (
     # A complete benchmark that any laptop can repeat: 1,600 steps, where one network trained alone gets 240.
     Protocol(
@@ -129,19 +145,25 @@ _ALL = (
         evaluation_batch=585,
         channels_last=True,
     ),
-    Protocol(
-        name="cpu",
-        channels=8,
-        cells=1,
-        image_size=16,
-        train_images=25_000,
-        batch_size=64,
-        epochs=12,
-        learning_rate=0.1,
-        augment=False,
-        evaluation_images=1_000,
-        architectures=300,
-        channels_last=True,
+    _CPU,
+    # Parts of the same space that the paper of conditional weights looks at: without Zero (4,096 architectures) and
+    # of convolutions only (64), and NAS-Bench-Macro, for the time that a processor has.
+    replace(_CPU, name="cpu_no_zero", operations=_NO_ZERO, epochs=8, architectures=100),
+    replace(_CPU, name="cpu_convolutions", operations=("conv_1x1", "conv_3x3"), epochs=6, architectures=None),
+    replace(
+        _CPU,
+        name="cpu_macro",
+        benchmark="nasbench_macro",
+        channels=32,
+        cells=8,
+        train_images=5_000,
+        batch_size=32,
+        epochs=6,
+        learning_rate=0.05,
+        bn_mode="recalibrated",
+        recalibration_batches=10,
+        evaluation_images=500,
+        architectures=80,
     ),
     _DYNAS,
     # The published setting of PA&DA on NAS-Bench-201: all 50,000 images, batch 256. Its authors evaluate on the

@@ -147,7 +147,7 @@ def _supernet(setting: Setting, method: str, seed: int) -> dict[str, Any]:
     return {
         **setting.metrics(predicted["accuracy"]),
         "tau_by_loss": setting.metrics([-loss for loss in predicted["loss"]])["tau"],
-        "steps": make_method(method, protocol, setting.ground).shortened(protocol).steps,
+        "steps": make_method(method, protocol, setting.ground).adapted(protocol).steps,
         "train_seconds": round(sum(entry["seconds"] for entry in epochs), 1),
         "train_cpu_seconds": round(sum(entry["cpu_seconds"] for entry in epochs), 1),
         "evaluation_seconds": predicted["seconds"],

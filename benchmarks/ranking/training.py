@@ -58,8 +58,8 @@ class Progress(pl.Callback):
 def epochs_of(folder: Path) -> list[dict[str, float]]:
     """Read what `Progress` wrote.
 
-    Sub-supernets count their epochs anew, so numbers may come again; one that follows itself, after the first, is an
-    epoch that was trained again after a kill, and counts once.
+    Sub-supernets count their epochs anew, so numbers may come again; one that follows itself, after the first, is
+    an epoch that was trained again after a kill, and counts once.
     """
     path = folder / "epochs.jsonl"
     epochs: list[dict[str, float]] = []
@@ -100,7 +100,7 @@ def trained_supernet(
     if protocol.channels_last:
         space.to(memory_format=torch.channels_last)
     method = make_method(name, protocol, ground, seed)
-    own = method.shortened(protocol)
+    own = method.adapted(protocol)
     arguments = dict(method.arguments)
     callbacks = [*arguments.pop("callbacks"), Progress(folder / "epochs.jsonl")]
     strategy: Any = SupernetStrategy(

@@ -10,9 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nni_supernet_ext.core.component import Component
-from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.plan import Plan
-from nni_supernet_ext.core.slots import WeightStore
 from nni_supernet_ext.core.split_layer import ParameterPair, SplitLayer, split_layer, split_layers
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.core.structure import note_new_structure
@@ -28,9 +26,10 @@ from nni_supernet_ext.weights._dependencies import (
 )
 from nni_supernet_ext.weights._milestones import Milestones, milestone_problems
 from nni_supernet_ext.weights._optimizer_copies import optimizer_state_problems, split_optimizer_state
+from nni_supernet_ext.weights.shared import SharedWeights
 
 
-class WeightSplitting(WeightStore):
+class WeightSplitting(SharedWeights):
     """Give every candidate one weight set per combination of the choices it depends on, from a milestone on.
 
     Until the first milestone all subnets share their weights. At the n-th milestone the n-th dependency of every
@@ -228,14 +227,6 @@ class WeightSplitting(WeightStore):
         return state
 
     # What it is for
-
-    def activate(self, supernet: Supernet, sample: Sample) -> None:
-        """Activate the subnet in place, with the copies that belong to it."""
-        supernet.activate(sample)
-
-    def digest(self, supernet: Supernet) -> str:
-        """Return the SHA-256 of all weights, copies and statistics, and of how deep the split is."""
-        return supernet.digest()
 
     def weight_sets(self, supernet: Supernet, depth: int | None = None) -> dict[str, dict[Any, int]]:
         """Count the weight sets of every candidate with parameters.

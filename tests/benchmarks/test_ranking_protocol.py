@@ -171,7 +171,7 @@ def test_every_method_gets_the_passes_of_one_subnet_per_batch(scripts: Any) -> N
     methods, small = scripts["methods"], scripts["protocols"].PROTOCOLS["small"]
     ground = scripts["grounds"].GROUNDS["digit_cells"]
     steps = {
-        name: methods.make_method(name, small, ground).shortened(small).steps
+        name: methods.make_method(name, small, ground).adapted(small).steps
         for name in ("spos", "fairnas", "fairnas+long", "few_shot", "sandwich")
     }
     assert steps == {"spos": 1600, "fairnas": 536, "fairnas+long": 1600, "few_shot": 536, "sandwich": 536}
