@@ -10,7 +10,9 @@ CPU the peak of what is kept for backward passes, which is what several draws co
 
 `accuracy` trains on CIFAR-10 (`cifar10_small.npz`: uint8 images `x_train`, `x_valid` of shape (N, 32, 32, 3),
 labels `y_train`, `y_valid`) with cross entropy only, KL and the adaptive alpha-divergence, evaluates random subnets
-with their own BN statistics, and writes one JSON line a subnet, the box plot, and the costs of the draws.
+with their own BN statistics, and writes one JSON line a subnet, the box plot, and the costs of the draws. With
+`--statistics 1,4,16,64` it evaluates some subnets of every seed's last supernet with that many batches of BN
+statistics, and writes how far their accuracies are from those with the most batches.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from torch.utils.data import TensorDataset
 
 from nni_supernet_ext.callbacks.cosine_lr import CosineLR
 from nni_supernet_ext.core import Draw, PathSampler, SubnetEvaluator
-from nni_supernet_ext.functional import weights_only_decay
+from nni_supernet_ext.functional import kendall_tau, weights_only_decay
 from nni_supernet_ext.objectives import InplaceDistillation, TaskLoss
 from nni_supernet_ext.paths import AttentivePathSampler, SandwichSampler, UniformPathSampler
 from nni_supernet_ext.plots import plot_accuracy_boxes, plot_costs
@@ -124,10 +126,16 @@ def main() -> None:
     accuracy.add_argument("--subnets", type=int, default=60)
     accuracy.add_argument("--batch", type=int, default=64)
     accuracy.add_argument("--accelerator", default="cpu")
+    accuracy.add_argument("--statistics", type=_numbers, default=[], help="numbers of batches, such as 1,4,16,64")
+    accuracy.add_argument("--statistics-subnets", type=int, default=20)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     {"cost": measure_cost, "accuracy": measure_accuracy}[arguments.command](arguments)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def measure_cost(arguments: argparse.Namespace) -> None:
@@ -187,7 +195,12 @@ def _timed(arguments: argparse.Namespace, steps: list[list[Draw]], objective: An
     data = TensorDataset(torch.randn(n, 3, 32, 32), torch.randint(10, (n,)))
     meter = Meter(warmup)
     strategy = SupernetStrategy(
-        paths=Given(steps), objective=objective, callbacks=[meter], validate=0, recalibrate_batches=0
+        paths=Given(steps),
+        objective=objective,
+        callbacks=[meter],
+        validate=0,
+        recalibrate_batches=0,
+        record=False,
     )
     _train(strategy, data, data, 1, arguments, 0, enable_checkpointing=False)
     return meter
@@ -204,21 +217,25 @@ def measure_accuracy(arguments: argparse.Namespace) -> None:
     with (arguments.out / "subnets.jsonl").open("w", encoding="utf-8") as file:
         for seed in arguments.seeds:
             for name in OBJECTIVES:
-                for row in _trained_subnets(name, seed, train, valid, arguments):
-                    file.write(json.dumps(row) + "\n")
+                strategy, evaluator, seconds = _trained(name, seed, train, valid, arguments)
+                for row in _evaluated(strategy, evaluator, arguments.subnets, recalibrate_batches=20):
+                    file.write(json.dumps({"method": name, "seed": seed, "seconds": seconds, **row}) + "\n")
                     file.flush()
                     costs[name].append(row["flops"])
                     accuracies[name].append(row["val_acc"])
                 print(f"seed {seed} {name}: mean {statistics.mean(accuracies[name]):.4f}", flush=True)
+            if arguments.statistics:
+                found = _by_statistics(strategy, evaluator, arguments)
+                _append(arguments.out / "statistics.jsonl", {"method": name, "seed": seed, **found})
     title = f"CIFAR-10 subnets without retraining, {len(arguments.seeds)} seeds"
     plot_accuracy_boxes(costs, accuracies, title=title).savefig(arguments.out / "boxes.png")
     plot_costs(_drawn_costs()).savefig(arguments.out / "draws.png")
 
 
-def _trained_subnets(
+def _trained(
     name: str, seed: int, train: TensorDataset, valid: TensorDataset, arguments: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """Train one supernet and evaluate its smallest, largest and random subnets, the same for all."""
+) -> tuple[SupernetStrategy, Classification, float]:
+    """Train one supernet; return it in its strategy, the evaluator, and the seconds it took."""
     strategy = SupernetStrategy(
         paths=SandwichSampler(complexity=FLOPS),
         objective=OBJECTIVES[name](),
@@ -227,25 +244,53 @@ def _trained_subnets(
         gradient_clip_algorithm="value",
         seed=seed,
         validate=0,
+        record=False,
     )
     start = time.perf_counter()
     evaluator = _train(strategy, train, valid, arguments.epochs, arguments, seed, limit_val_batches=0)
-    seconds = time.perf_counter() - start
-    subnets = SubnetEvaluator(
+    return strategy, evaluator, round(time.perf_counter() - start, 1)
+
+
+def _evaluated(
+    strategy: SupernetStrategy, evaluator: Classification, subnets: int, recalibrate_batches: int
+) -> list[dict[str, Any]]:
+    """Evaluate the smallest, the largest and random subnets, the same for all supernets."""
+    subnet_evaluator = SubnetEvaluator(
         strategy.trained,
         evaluator.module,
         evaluator.val_dataloaders,
         calibration=evaluator.train_dataloaders,
-        recalibrate_batches=20,
+        recalibrate_batches=recalibrate_batches,
     )
     rng = np.random.default_rng(0)
     domain = strategy.trained.domain
     extremes = strategy.paths.extremes  # type: ignore[attr-defined]
-    samples = [extremes.smallest, extremes.largest, *(domain.random(rng) for _ in range(arguments.subnets))]
-    return [
-        {"method": name, "seed": seed, "seconds": round(seconds, 1), "flops": FLOPS(s), **subnets.evaluate(s)}
-        for s in samples
-    ]
+    samples = [extremes.smallest, extremes.largest, *(domain.random(rng) for _ in range(subnets))]
+    return [{"flops": FLOPS(sample), **subnet_evaluator.evaluate(sample)} for sample in samples]
+
+
+def _by_statistics(
+    strategy: SupernetStrategy, evaluator: Classification, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Compare accuracies by how many batches the BN statistics are estimated from."""
+    found = {
+        batches: [row["val_acc"] for row in _evaluated(strategy, evaluator, arguments.statistics_subnets, batches)]
+        for batches in arguments.statistics
+    }
+    most = found[max(found)]
+    return {
+        "mean": {n: round(statistics.mean(accuracies), 4) for n, accuracies in found.items()},
+        "mean_distance": {
+            n: round(statistics.mean(abs(a - b) for a, b in zip(accuracies, most, strict=True)), 4)
+            for n, accuracies in found.items()
+        },
+        "tau": {n: round(kendall_tau(accuracies, most), 3) for n, accuracies in found.items()},
+    }
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def _drawn_costs() -> dict[str, list[float]]:

@@ -37,9 +37,12 @@ def test_accuracy(script, tmp_path):
     arrays |= {f"y_{name}": np.arange(len(x), dtype=np.uint8) % 10 for name, x in images.items()}
     np.savez(tmp_path / "cifar10_small.npz", **arrays)
     settings = {"epochs": 1, "images": 8, "subnets": 1, "batch": 4, "accelerator": "cpu", "seeds": [0]}
+    settings |= {"statistics": [1, 2], "statistics_subnets": 1}
     script.measure_accuracy(argparse.Namespace(data=tmp_path, out=tmp_path / "out", **settings))
     rows = [json.loads(line) for line in (tmp_path / "out" / "subnets.jsonl").read_text().splitlines()]
     assert [row["method"] for row in rows] == ["CE"] * 3 + ["KL"] * 3 + ["adaptive alpha"] * 3
     assert rows[0]["flops"] < rows[2]["flops"] < rows[1]["flops"]
     assert all(0 <= row["val_acc"] <= 1 for row in rows)
     assert (tmp_path / "out" / "boxes.png").stat().st_size > 0 < (tmp_path / "out" / "draws.png").stat().st_size
+    statistics = json.loads((tmp_path / "out" / "statistics.jsonl").read_text())
+    assert statistics["mean_distance"]["2"] == 0.0 and set(statistics["tau"]) == {"1", "2"}
