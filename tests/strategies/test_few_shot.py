@@ -18,6 +18,7 @@ from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
 from nni_supernet_ext.core import DataSampler, SubnetEvaluator, Supernet, SupernetCallback
 from nni_supernet_ext.errors import CheckpointError, ConfigurationError, DataError, SpaceError
 from nni_supernet_ext.paths import FairPathSampler
+from nni_supernet_ext.spaces import NASBENCH201_OPERATIONS, nasbench201
 from nni_supernet_ext.strategies import (
     ChoiceSplit,
     Division,
@@ -246,6 +247,30 @@ def test_two_levels_make_the_product_of_the_groups(tmp_path) -> None:
     owners = [store.owner({"edge_0": a, "edge_1": b}).index for a in OPS for b in OPS]
     assert owners == list(range(9))
     assert all({tuple(step[0].values()) for step in trace_of(few_shot, i).draws} for i in range(9))
+
+
+def test_two_levels_of_five_candidates_make_25_sub_supernets(tmp_path) -> None:
+    """The papers' recursive split of NAS-Bench-201: each part trains its own 625 architectures, the search all."""
+    splits = [ChoiceSplit("cell/0_1"), ChoiceSplit("cell/2_3")]
+
+    def space():
+        return nasbench201(channels=2, cells_per_stage=1)
+
+    settings = {"validate": 0, "recalibrate_batches": 0}
+    few_shot = run(FewShotStrategy(base(**settings), splits), tmp_path, epochs=1, space=space)
+    owned = [(part["cell/0_1"], part["cell/2_3"]) for part in few_shot.regions]
+    assert owned == [([a], [b]) for a in NASBENCH201_OPERATIONS for b in NASBENCH201_OPERATIONS]
+    for number, ((first,), (last,)) in enumerate(owned):
+        draws = [step[0] for step in trace_of(few_shot, number).draws]
+        assert draws and all((draw["cell/0_1"], draw["cell/2_3"]) == (first, last) for draw in draws)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        sample = few_shot.trained.domain.random(rng)
+        part = few_shot.weights.owner(sample).index
+        few_shot.weights.activate(few_shot.trained, sample)
+        assert owned[part] == ([sample["cell/0_1"]], [sample["cell/2_3"]])
+        weights, own = few_shot.trained.model.state_dict(), few_shot.weights.parts[part].weights
+        assert all(torch.equal(weights[name], value) for name, value in own.items())
 
 
 def test_random_groups_cover_the_candidates_and_follow_the_seed(tmp_path) -> None:
