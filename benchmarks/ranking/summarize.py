@@ -39,10 +39,12 @@ COLUMNS = {
     "best_of_top10": "best of top 10",
     "improvement_top10": "improvement of top 10",
     "train_seconds": "training s",
+    "train_cpu_seconds": "training core s",
     "evaluation_seconds": "evaluation s",
     "peak_memory_mb": "peak MB",
 }
 REFERENCE = "spos"
+GAIN, GAIN_TITLE = "gain_per_hour", "gain in tau per core hour"
 
 
 def read_runs(path: Path) -> dict[str, dict[str, Runs]]:
@@ -104,9 +106,10 @@ def table(
 ) -> str:
     """Return one protocol's Markdown table, best mean tau first."""
     present = [key for key in columns if any(key in run for runs in methods.values() for run in runs)]
+    per_hour = GAIN in columns and REFERENCE in methods
     compared = [key for key in ("tau", "tau_by_loss") if key in present]
     differences = [f"{COLUMNS[key]}: difference to SPOS (seeds better)" for key in compared]
-    titles = ["method", "seeds", *(COLUMNS[key] for key in present), *differences]
+    titles = ["method", "seeds", *(COLUMNS[key] for key in present), *differences, *([GAIN_TITLE] * per_hour)]
     if actual is not None:
         titles.insert(3, "95 % of mean")
     lines = [_row(titles), _row(["---"] * len(titles))]
@@ -117,7 +120,8 @@ def table(
             low, high = tau_interval(runs, actual, draws)
             cells.insert(3, f"{low:.3f} to {high:.3f}")
         reference = methods.get(REFERENCE) if method != REFERENCE else None
-        lines.append(_row([*cells, *(_compared(runs, reference, key) for key in compared)]))
+        cells += [_compared(runs, reference, key) for key in compared]
+        lines.append(_row([*cells, *([_gain_per_hour(runs, reference)] * per_hour)]))
     return "\n".join(lines)
 
 
@@ -128,6 +132,15 @@ def _compared(runs: Runs, reference: Runs | None, key: str) -> str:
         return ""
     mean, half, better, n = compared
     return f"{mean:+.3f}{'' if math.isnan(half) else f' ± {half:.3f}'} ({better} of {n})"
+
+
+def _gain_per_hour(runs: Runs, reference: Runs | None) -> str:
+    """Return the mean difference in tau for each hour of one core that the method's training takes."""
+    compared = paired_difference(runs, reference) if reference and "train_cpu_seconds" in runs[0] else None
+    if compared is None:
+        return ""
+    hours = float(np.mean([run["train_cpu_seconds"] for run in runs])) / 3600
+    return f"{compared[0] / hours:+.1f}"
 
 
 def _mean_and_std(runs: Runs, key: str) -> str:
@@ -150,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--data", default=os.environ.get("NNI_SUPERNET_DATA"), help="folder with the table")
     parser.add_argument("--figures", type=Path, help="folder for a figure per protocol")
-    known_columns = ",".join(COLUMNS)
+    known_columns = ",".join((*COLUMNS, GAIN))
     parser.add_argument("--columns", default=known_columns, help="of the table; default: %(default)s")
     options = parser.parse_args(arguments)
     for name, methods in read_runs(options.results).items():

@@ -24,17 +24,16 @@ from nni_supernet_ext.core.loaders import detached_batches
 from nni_supernet_ext.core.slots import WeightStore
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import ConfigurationError, SpaceError
-from nni_supernet_ext.functional.evolution import crossover, mutate
 from nni_supernet_ext.recording import Recording, open_recording
+from nni_supernet_ext.strategies.breeding import Breeding
 from nni_supernet_ext.strategies.budget import Budget
 from nni_supernet_ext.strategies.distributed import DistributedEvaluation
-from nni_supernet_ext.strategies.journal import Journal, sample_key
+from nni_supernet_ext.strategies.journal import Journal
 from nni_supernet_ext.strategies.subnet_batch import share_supernet
 from nni_supernet_ext.strategies.subnet_model import SubnetModel
 from nni_supernet_ext.weights.shared import SharedWeights
 
 _logger = logging.getLogger(__name__)
-_PATIENCE = 200
 
 
 @dataclass(frozen=True)
@@ -221,13 +220,19 @@ class SupernetEvolution(Strategy):
             self._search(recording)
 
     def _search(self, recording: Recording) -> None:
-        rng = np.random.default_rng(self.seed)
+        breeding = Breeding(
+            self.supernet.domain,
+            self._budget,
+            self.population,
+            self.mutation_probability,
+            self.crossover_share,
+            np.random.default_rng(self.seed),
+        )
         self._journal.entries.update(self._restored)
-        seen: set[str] = set()
         total = self.population * (self.cycles + 1)
         with tqdm(total=total, desc="search", disable=not self.progress, unit="subnet") as bar:
             for cycle in range(self.cycles + 1):
-                children = self._children(cycle, rng, seen)
+                children = breeding.children(self._parents())
                 if self._distributed is not None:
                     unknown = [sample for sample in children if self._journal.get(sample) is None]
                     self._distributed.evaluate(unknown, self._journal.add)
@@ -285,44 +290,10 @@ class SupernetEvolution(Strategy):
 
     # Inside
 
-    def _children(self, cycle: int, rng: np.random.Generator, seen: set[str]) -> list[dict[str, Any]]:
-        """Make the architectures of one cycle, none of which was made before."""
-        if cycle == 0:
-            makers = [(self.population, lambda: self._budget.random(rng))]
-        else:
-            ranked = sorted(self._models, key=self._value, reverse=True)[: self.parents]
-            pool = [model.sample for model in ranked if model.sample is not None]
-            n_crossover = round(self.population * self.crossover_share)
-            makers = [
-                (n_crossover, lambda: self._crossed(pool, rng)),
-                (self.population, lambda: self._mutated(pool, rng)),
-                (self.population, lambda: self._budget.random(rng)),
-            ]
-        children: list[dict[str, Any]] = []
-        for target, make in makers:
-            self._fill(children, target, make, seen)
-        return children
-
-    def _fill(
-        self, children: list[dict[str, Any]], target: int, make: Callable[[], dict[str, Any]], seen: set[str]
-    ) -> None:
-        """Add new architectures up to ``target``, giving up after many that are known or over budget."""
-        attempts = 0
-        while len(children) < target and attempts < _PATIENCE * self.population:
-            attempts += 1
-            sample = make()
-            key = sample_key(sample)
-            if key not in seen and self._budget.admits(sample):
-                seen.add(key)
-                children.append(sample)
-
-    def _mutated(self, pool: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
-        parent = pool[int(rng.integers(len(pool)))]
-        return mutate(parent, self.supernet.domain.options, self.mutation_probability, rng)
-
-    def _crossed(self, pool: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
-        first, second = (pool[int(rng.integers(len(pool)))] for _ in range(2))
-        return crossover(first, second, rng)
+    def _parents(self) -> list[dict[str, Any]]:
+        """Return the best architectures so far; none before the first population."""
+        best = sorted(self._models, key=self._value, reverse=True)[: self.parents]
+        return [model.sample for model in best if model.sample is not None]
 
     def _submit(self, sample: dict[str, Any], recording: Recording) -> None:
         sign = 1 if self.mode == "max" else -1
