@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def trained_supernet(
     images: Images,
     folder: Path,
     accelerator: str = "cpu",
+    callbacks: Sequence[pl.Callback] = (),
 ) -> tuple[Supernet, WeightStore]:
     """Train a supernet, or go on where a killed run was; a finished one is only read.
 
@@ -90,6 +92,7 @@ def trained_supernet(
         images: Training and evaluation images.
         folder: Holds what a killed run needs to go on.
         accelerator: Lightning's name of the device to train on.
+        callbacks: What else watches the training.
 
     Returns:
         The supernet on the CPU, and the store that activates a subnet with the weights that belong to it.
@@ -102,7 +105,7 @@ def trained_supernet(
     method = make_method(name, protocol, ground, seed)
     own = method.adapted(protocol)
     arguments = dict(method.arguments)
-    callbacks = [*arguments.pop("callbacks"), Progress(folder / "epochs.jsonl")]
+    watching = [*arguments.pop("callbacks"), *callbacks, Progress(folder / "epochs.jsonl")]
     strategy: Any = SupernetStrategy(
         **{
             "gradient_clip_val": protocol.clip,
@@ -114,7 +117,7 @@ def trained_supernet(
             "record": False,
             **arguments,
         },
-        callbacks=callbacks,
+        callbacks=watching,
     )
     if method.few_shot is not None:
         strategy = FewShotStrategy(strategy, **method.few_shot)

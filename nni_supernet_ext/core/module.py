@@ -19,11 +19,13 @@ from nni_supernet_ext._compat.lightning_loops import restart_train_iterator
 from nni_supernet_ext.core.callback import HOOKS, overrides
 from nni_supernet_ext.core.checkpoint import Fingerprint
 from nni_supernet_ext.core.component import Component
+from nni_supernet_ext.core.draw import Draw
 from nni_supernet_ext.core.forwarding import forward_hooks
 from nni_supernet_ext.core.guard import NonFiniteGuard
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.progress import annotated_progress_bar
 from nni_supernet_ext.core.random_state import capture_random_state, restore_random_state
+from nni_supernet_ext.core.slots import PathSampler
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.core.validation import SubnetValidation
 from nni_supernet_ext.errors import ConfigurationError
@@ -118,7 +120,7 @@ class SupernetModule(BaseOneShotLightningModule):
         state, plan = self.state, self.plan
         state.epoch, state.batch, state.batch_idx = self.current_epoch, batch, batch_idx
         state.task_loss = self._task_loss
-        state.draws = plan.paths.draws(self._rng, state)
+        state.draws = _checked_draws(plan.paths, plan.paths.draws(self._rng, state))
         state.scales = [draw.weight for draw in state.draws]
         state.gradient_scale = 1.0
         state.index = 0
@@ -268,6 +270,19 @@ class SupernetModule(BaseOneShotLightningModule):
         if self.trainer.world_size == 1:
             restore_random_state(restored["random"], self.trainer.train_dataloader)
             restart_train_iterator(self.trainer)
+
+
+def _checked_draws(paths: PathSampler, draws: Sequence[Draw]) -> Sequence[Draw]:
+    """Return the draws of a step if there are as many as the sampler says."""
+    expected = paths.draws_per_step
+    if draws and (expected is None or len(draws) == expected):
+        return draws
+    name = type(paths).__name__
+    raise ConfigurationError(
+        f"Method `draws` of {name} is expected to return {expected or 'at least one'} draw(s), as its attribute "
+        f"`draws_per_step` says, but got {len(draws)}. Set {name}.draws_per_step to what it returns, or to None "
+        "where that varies."
+    )
 
 
 def _split_optimizers(configured: Any) -> tuple[list[Optimizer], list[Any]]:

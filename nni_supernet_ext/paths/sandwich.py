@@ -116,6 +116,14 @@ class SandwichSampler(PathSampler):
             )
         yield from self.base.problems(plan)
 
+    def arrange(self, plan: Plan) -> None:
+        """Let the wrapped sampler change the supernet."""
+        self.base.arrange(plan)
+
+    def identity(self) -> str:
+        """Return the wrapped sampler's identity."""
+        return self.base.identity()
+
     def prepare(self, plan: Plan) -> None:
         """Find both ends and prepare the base."""
         self.base.prepare(plan)

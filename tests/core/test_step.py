@@ -55,6 +55,14 @@ class Gradients(SupernetCallback):
         return flat.norm().item(), flat.abs().max().item()
 
 
+@pytest.mark.parametrize(("promised", "given"), [(1, 0), (None, 0), (1, 2), (2, 1)])
+def test_a_sampler_that_returns_other_draws_than_it_says_is_refused(tmp_path, promised, given):
+    sampler = Fixed(*[Draw(CONV)] * given)
+    sampler.draws_per_step = promised
+    with pytest.raises(ConfigurationError, match=rf"`draws` of Fixed is expected to return .*, but got {given}"):
+        train(_case(), {"paths": sampler}, tmp_path)
+
+
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
 def test_clipping_limits_what_the_optimizer_sees(tmp_path, algorithm):
     gradients = Gradients()
