@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -49,8 +51,8 @@ FLOORS = {
 }
 
 
-def _public():
-    for folder in PUBLIC:
+def _public(folders=PUBLIC):
+    for folder in folders:
         module = importlib.import_module(f"nni_supernet_ext.{folder}")
         for name in module.__all__:
             yield pytest.param(folder, name, getattr(module, name), id=f"{folder}.{name}")
@@ -68,6 +70,49 @@ def test_public_name_has_a_docstring(folder, name, value):
     assert text, f"{name} has no docstring"
     first = text.split("\n")[0]
     assert first.endswith("."), f"the first line of {name} is no sentence"
+
+
+def _raises(function) -> bool:
+    """Tell whether a function's own source raises, beside what a base leaves to those who derive from it."""
+    if not inspect.isfunction(function) or function.__code__.co_filename.startswith("<"):
+        return False  # such as the ``__init__`` of a data class
+    pending: list[ast.AST] = list(ast.parse(textwrap.dedent(inspect.getsource(function))).body[0].body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.Raise) and "NotImplementedError" not in ast.unparse(node):
+            return True
+        pending.extend(ast.iter_child_nodes(node))
+    return False
+
+
+def _takes_arguments(value) -> bool:
+    function = vars(value).get("__init__") if inspect.isclass(value) else value
+    if function is None:
+        return False
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    found = [p for p in inspect.signature(function).parameters.values() if p.kind not in variable]
+    return len(found) > inspect.isclass(value)
+
+
+@pytest.mark.parametrize(("folder", "name", "value"), list(_public((*PUBLIC, "recording", "trial", "errors"))))
+def test_public_name_has_its_sections(folder, name, value):
+    """An example for everything, and arguments and errors where it has them."""
+    if not (inspect.isclass(value) or inspect.isfunction(value)):
+        return
+    text = inspect.getdoc(value) or ""
+    assert "Example:" in text, f"{name} has no example"
+    if _takes_arguments(value):
+        attributes = dataclasses.is_dataclass(value) and "Attributes:" in text
+        assert "Args:" in text or attributes, f"{name} does not say what its arguments are"
+    own = vars(value).get("__init__") if inspect.isclass(value) else value
+    assert not _raises(own) or "Raises:" in text, f"{name} does not say what it raises"
+    for part, method in vars(value).items() if inspect.isclass(value) else ():
+        function = method.fget if isinstance(method, property) else getattr(method, "__func__", method)
+        if not part.startswith("_") and _raises(function):
+            told = text + (inspect.getdoc(function) or "")
+            assert "Raises:" in told, f"{name}.{part} does not say what it raises"
 
 
 @pytest.mark.parametrize(("folder", "name", "value"), _methods())

@@ -28,6 +28,12 @@ class DigitImages:
         y_valid: Their labels.
         x_test: 700 test images with fixed noise.
         y_test: Their labels.
+
+    Example:
+        >>> images = digit_images()
+        >>> noisy = with_noise(images.x_train, torch.Generator().manual_seed(0))
+        >>> noisy.shape, images.y_train.shape, int(images.y_train.max())
+        (torch.Size([512, 1, 8, 8]), torch.Size([512]), 9)
     """
 
     x_train: Tensor

@@ -61,7 +61,8 @@ class GradientVariance(EpochSummary):
 
     def prepare(self, plan: Plan) -> None:
         """Start without any measurement."""
-        self.history, self._moments, self._steps = [], GradientMoments(), 0
+        scaled = getattr(plan.trainer.precision_plugin, "scaler", None) is not None
+        self.history, self._moments, self._steps = [], GradientMoments(skip_infinite=scaled), 0
 
     def on_before_update(self, state: StepState, optimizer: Optimizer) -> None:
         """Take in the gradients of this step."""
@@ -81,7 +82,7 @@ class GradientVariance(EpochSummary):
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Free the running means."""
-        self._moments = GradientMoments()
+        self._moments = GradientMoments(self._moments.skip_infinite)
 
     def _summary(self, pl_module: Any) -> dict[str, float]:
         value = self._value()

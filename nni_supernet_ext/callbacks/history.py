@@ -51,7 +51,8 @@ class TrainingHistory(SupernetCallback):
     _labels: tuple[str, ...]
     _values: list[tuple[Any, ...]]
     _waiting: list[Tensor]
-    _plain_rate: float | None
+    _waiting_rates: list[tuple[int, int, Tensor]]
+    _plain_rate: float | Tensor | None
 
     def __init__(self, every: int = 1) -> None:
         self.every = every
@@ -140,7 +141,8 @@ class TrainingHistory(SupernetCallback):
     ) -> None:
         """Read the rate of the step that is about to be made."""
         if not isinstance(pl_module, SupernetModule):
-            self._plain_rate = float(optimizer.param_groups[0]["lr"])
+            rate = optimizer.param_groups[0]["lr"]
+            self._plain_rate = rate.clone() if isinstance(rate, Tensor) else float(rate)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -190,7 +192,7 @@ class TrainingHistory(SupernetCallback):
     def _clear(self) -> None:
         self._iterations, self._losses, self._rates, self._scales = [], [], [], []
         self._roles, self._labels, self._values = [], (), []
-        self._waiting, self._plain_rate = [], None
+        self._waiting, self._waiting_rates, self._plain_rate = [], [], None
 
     def _add(self, iteration: int, loss: Tensor, scale: float) -> None:
         self._iterations.append(iteration)
@@ -199,11 +201,17 @@ class TrainingHistory(SupernetCallback):
         if len(self._waiting) >= _CHUNK:
             self._move()
 
-    def _note_rate(self, rate: float | None) -> None:
-        missing = len(self._iterations) - len(self._rates)
-        self._rates.extend([float("nan") if rate is None else float(rate)] * missing)
+    def _note_rate(self, rate: float | Tensor | None) -> None:
+        begin, end = len(self._rates), len(self._iterations)
+        known = float("nan") if rate is None or isinstance(rate, Tensor) else float(rate)
+        self._rates.extend([known] * (end - begin))
+        if isinstance(rate, Tensor):
+            self._waiting_rates.append((begin, end, rate))
 
     def _move(self) -> None:
         if self._waiting:
             self._losses.extend(torch.stack(self._waiting).float().tolist())
             self._waiting = []
+        for begin, end, rate in self._waiting_rates:
+            self._rates[begin:end] = [float(rate)] * (end - begin)
+        self._waiting_rates = []

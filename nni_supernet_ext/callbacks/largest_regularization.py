@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -21,8 +21,8 @@ class LargestSubnetRegularization(SupernetCallback):
     """Switch dropout and stochastic depth off for every draw but the largest.
 
     Small subnets underfit; what keeps the largest from overfitting only harms them. The rates are those the
-    space's modules have; they are set to zero for the other draws and put back after the fit. The modules are
-    found once, before training.
+    space's modules have when a batch begins, so a schedule of yours may change them; they are set to zero for the
+    other draws and put back after the last. The modules are found once, before training.
 
     Args:
         roles: Roles of the draws that keep their rates. Default the largest subnet.
@@ -55,7 +55,8 @@ class LargestSubnetRegularization(SupernetCallback):
     ) -> None:
         self.roles = frozenset({roles} if isinstance(roles, str) else roles)
         self.modules = dict(modules or {})
-        self._rates: list[tuple[nn.Module, str, Any]] = []
+        self._modules: list[tuple[nn.Module, str]] = []
+        self._rates: list[Any] | None = None
 
     def problems(self, plan: Plan) -> Iterable[str]:
         """Refuse spaces without anything to switch, and samplers that never draw a regularised role."""
@@ -73,34 +74,48 @@ class LargestSubnetRegularization(SupernetCallback):
             )
 
     def prepare(self, plan: Plan) -> None:
-        """Find the modules and their rates."""
+        """Find the modules."""
         self._restore()
         found = [(module, self._attribute(module)) for module in plan.supernet.model.modules()]
-        self._rates = [(module, name, getattr(module, name)) for module, name in found if name is not None]
-        self._switch(None)
+        self._modules = [(module, name) for module, name in found if name is not None]
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Read the rates and switch them off, also for what a path sampler tries before it draws."""
+        self._restore()
+        self._rates = [getattr(module, name) for module, name in self._modules]
+        self._set([0.0] * len(self._rates))
 
     def on_draws(self, state: StepState) -> None:
         """Set the rates of the first draw."""
+        if self._rates is None:  # a step outside a training
+            self._rates = [getattr(module, name) for module, name in self._modules]
         self._switch(state.draws[0])
 
     def on_after_draw(self, state: StepState) -> None:
-        """Set the rates of the next draw; between steps they are off."""
+        """Set the rates of the next draw; after the last put them back."""
         following = state.index + 1
-        self._switch(state.draws[following] if following < len(state.draws) else None)
+        if following < len(state.draws):
+            self._switch(state.draws[following])
+        else:
+            self._restore()
 
     def finish(self) -> None:
-        """Put the rates back."""
+        """Put the rates back where a step was not finished."""
         self._restore()
+        self._modules = []
 
-    def _switch(self, draw: Draw | None) -> None:
-        on = draw is not None and draw.role in self.roles
-        for module, name, rate in self._rates:
-            setattr(module, name, rate if on else 0.0)
+    def _switch(self, draw: Draw) -> None:
+        assert self._rates is not None
+        self._set(self._rates if draw.role in self.roles else [0.0] * len(self._rates))
 
     def _restore(self) -> None:
-        for module, name, rate in self._rates:
+        if self._rates is not None:
+            self._set(self._rates)
+        self._rates = None
+
+    def _set(self, rates: Sequence[Any]) -> None:
+        for (module, name), rate in zip(self._modules, rates, strict=True):
             setattr(module, name, rate)
-        self._rates = []
 
     def _attribute(self, module: nn.Module) -> str | None:
         """Return the name of a module's rate, or None where it has none."""

@@ -15,7 +15,9 @@ from nni_supernet_ext.core.complexity import MEASURES, Complexity, resolve_compl
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.state import StepState
+from nni_supernet_ext.errors import CheckpointError
 
+_MOST_KNOWN = 100_000
 _SEED_OFFSET = 104_729
 """Keeps the subnets that set the bins apart from the training's draws of the same seed."""
 
@@ -119,6 +121,12 @@ class LossByComplexity(EpochSummary):
         self.history = [list(means) for means in state["history"]]
         self.counts = [list(counts) for counts in state["counts"]]
         self._sums = None if state["sums"] is None else torch.tensor(state["sums"], dtype=torch.float64)
+        if len(state["now"]) != len(self._now):
+            raise CheckpointError(
+                f"The checkpoint is expected to have {len(self._now)} ranges of complexity, as LossByComplexity "
+                f"has now, but got {len(state['now'])}. Use the saved `n_ranges` and `complexity`, or leave the "
+                "callback out."
+            )
         self._now = list(state["now"])
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
@@ -140,6 +148,8 @@ class LossByComplexity(EpochSummary):
         key = tuple(map(repr, sample.values()))
         place = self._known.get(key)
         if place is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
             place = self._known[key] = bisect_right(self.edges, float(self._measure(sample)))
         return place
 

@@ -12,11 +12,12 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingLayer
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer, RAdam
 
+from nni_supernet_ext._compat.samples import plain_sample
 from nni_supernet_ext.core.callback import SupernetCallback
 from nni_supernet_ext.core.draw import Sample, hashable
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.state import StepState
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.errors import ConfigurationError, SpaceError
 
 Cluster = Callable[[Sample], Hashable]
 _ADAM_FAMILY = (Adam, AdamW, NAdam, RAdam)
@@ -104,13 +105,17 @@ class MomentumSeparation(SupernetCallback):
                 "`step_every='subnet'`, or a path sampler that keeps this choice fixed within a step."
             )
 
+    def identity(self) -> str:
+        """Describe the clusters, which the momenta in a checkpoint belong to; the default ones follow the seed."""
+        return "" if self.by is None else f"by={self.by!r}" if isinstance(self.by, str) else "by a function"
+
     def prepare(self, plan: Plan) -> None:
         """Decide the clusters."""
         self._optimizer, self._fresh_state = plan.optimizer, plan.weights.fresh_optimizer_state
         self._states, self._active, self._started = {}, None, False
         self._within_step = plan.step_every == "batch"
         if callable(self.by):
-            self.label, self._cluster = None, self.by
+            self.label, self._cluster = None, _plain(self.by)
             return
         self.label = self.by if self.by is not None else default_label(plan)
         label = self.label
@@ -160,16 +165,39 @@ class MomentumSeparation(SupernetCallback):
     def restore_state(self, state: dict[str, Any]) -> None:
         """Rebuild the momenta, each beside its parameter."""
         parameters = {index: p for p, index in self._indices().items()}
+        on_device = self._counting_on_device()
         self._started, self._active = state["started"], hashable(state["active"])
         for cluster, saved in state["clusters"]:
             restored: Any = defaultdict(dict)
             for index, values in saved.items():
-                restored[parameters[index]] = _beside(parameters[index], values)
+                parameter = parameters[index]
+                restored[parameter] = _beside(parameter, values, parameter in on_device)
             self._states[hashable(cluster)] = restored
 
     def _indices(self) -> dict[Tensor, int]:
         groups = self._optimizer.param_groups if self._optimizer is not None else []
         return {p: index for index, p in enumerate(p for group in groups for p in group["params"])}
+
+    def _counting_on_device(self) -> set[Tensor]:
+        """Return the parameters whose steps are counted on their own device, as fused and captured updates do."""
+        groups = self._optimizer.param_groups if self._optimizer is not None else []
+        return {p for g in groups if g.get("fused") or g.get("capturable") for p in g["params"]}
+
+
+def _plain(by: Cluster) -> Cluster:
+    """Return the function with plain results, which a checkpoint can hold."""
+
+    def cluster(sample: Sample) -> Hashable:
+        found = by(sample)
+        try:
+            return hashable(plain_sample({"cluster": found})["cluster"])
+        except SpaceError as error:
+            raise ConfigurationError(
+                f"Argument `by` is expected to return numbers, texts or tuples of them, but got {found!r}. Return "
+                "for example the number of the cluster."
+            ) from error
+
+    return cluster
 
 
 def _optimizer_problems(optimizer: Optimizer) -> Iterable[str]:
@@ -218,9 +246,9 @@ def default_label(plan: Plan, excluded: frozenset[str] = frozenset()) -> str:
     return next((label for label in eligible if counts[label]), eligible[0])
 
 
-def _beside(parameter: nn.Parameter | Tensor, values: dict[str, Any]) -> dict[str, Any]:
-    """Move a parameter's state to its device; step counts stay where torch wants them."""
+def _beside(parameter: nn.Parameter | Tensor, values: dict[str, Any], counts_too: bool) -> dict[str, Any]:
+    """Move a parameter's state to its device; step counts stay on the CPU unless they belong there."""
     return {
-        key: value.to(parameter.device) if torch.is_tensor(value) and value.dim() else value
+        key: value.to(parameter.device) if torch.is_tensor(value) and (value.dim() or counts_too) else value
         for key, value in values.items()
     }

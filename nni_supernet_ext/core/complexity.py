@@ -34,6 +34,12 @@ class Extremes:
         minimum: Its complexity.
         maximum: Its complexity.
         exact: True if proven; False if found by coordinate search from random starts.
+
+    Example:
+        >>> from nni_supernet_ext.testing import ToySpace
+        >>> ends = find_extremes(lambda sample: sample['width'] * (sample['op'] != 'skip'), Domain(ToySpace()))
+        >>> ends.minimum, ends.maximum, ends.largest
+        (0.0, 8.0, {'width': 8, 'op': 'conv'})
     """
 
     smallest: dict[str, Any]

@@ -128,6 +128,30 @@ class Domain:
             "it. Loosen it, or check its unit."
         )
 
+    def other(self, label: str, candidate: Any, rng: np.random.Generator) -> Any:
+        """Draw another candidate of a choice, by the choice's prior among the others.
+
+        Args:
+            label: Label of the choice.
+            candidate: The candidate not to draw.
+            rng: Source of randomness; the only one used.
+
+        Returns:
+            A candidate that differs.
+
+        Raises:
+            ConstraintError: 1,000 draws in a row gave the same candidate: there is hardly another.
+        """
+        draw = dict(self._drawers)[label]
+        for _ in range(_PATIENCE):
+            drawn = draw(rng)
+            if drawn != candidate:
+                return drawn
+        raise ConstraintError(
+            f"The choice {label!r} is expected to have another candidate than {candidate!r}, but got none in "
+            f"{_PATIENCE} draws. Use a choice with at least two candidates."
+        )
+
     def restricted(self, regions: Mapping[str, Sequence[Any]]) -> Domain:
         """Return the part of the space in which some choices keep only some of their candidates.
 

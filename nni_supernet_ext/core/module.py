@@ -177,7 +177,9 @@ class SupernetModule(BaseOneShotLightningModule):
         """Run the hooks before an update and clip; Lightning has unscaled the gradients by now."""
         for hook in self._hooks["on_before_update"]:
             hook(self.state, optimizer)
-        self.state.learning_rate = optimizer.param_groups[0]["lr"]
+        rate = optimizer.param_groups[0]["lr"]
+        # A rate in a tensor is changed in place.
+        self.state.learning_rate = rate.clone() if isinstance(rate, Tensor) else rate
         self.training_module.on_before_optimizer_step(optimizer)
         threshold = self.plan.gradient_clip_val
         if threshold is not None:
@@ -251,6 +253,13 @@ class SupernetModule(BaseOneShotLightningModule):
         self._restored = self._fingerprint.checked(checkpoint.get(CHECKPOINT_KEY))
         self.validation.results = self._restored["validation"]
 
+    def restored_state(self, part: Component) -> dict[str, Any]:
+        """Return a component's state in the checkpoint of a run that was over already and trains no further."""
+        assert self._restored is not None
+        names = {id(component): name for name, component in self._parts().items()}
+        state: dict[str, Any] = self._restored["components"][names[id(part)]]
+        return state
+
     def _parts(self) -> dict[str, Component]:
         """Name the components; equal classes are numbered, so callbacks that only watch may come and go."""
         parts: dict[str, Component] = {}
@@ -316,5 +325,7 @@ def _total_iterations(trainer: Any, plan: Plan) -> int | None:
         limits.append(int(per_epoch) * trainer.max_epochs)
     if trainer.max_steps not in (None, -1):
         draws = plan.paths.draws_per_step if plan.step_every == "subnet" else 1
-        limits.append(trainer.max_steps // (draws or 1))
+        if draws is None:
+            return None  # It depends on what is drawn.
+        limits.append(-(-trainer.max_steps // draws))
     return min(limits) if limits else None

@@ -10,6 +10,7 @@ from nni.nas.evaluator.pytorch import LightningModule
 from pytorch_lightning import Callback
 from torch.optim import Optimizer
 
+from nni_supernet_ext.core.batches import example_inputs
 from nni_supernet_ext.core.component import Component
 from nni_supernet_ext.core.loaders import detached_batches
 from nni_supernet_ext.core.slots import DataSampler, Objective, PathSampler, WeightStore
@@ -41,6 +42,26 @@ class Plan:
         optimizer: The evaluator's optimizer, once training has made it; None in the first round of checks.
         schedulers: Its learning-rate schedulers, once they exist.
         total_iterations: Batches of the whole training, once known; None where it has no known end.
+
+    Raises:
+        ConfigurationError: :meth:`check` finds problems; all of them at once.
+
+    Example:
+        >>> from nni_supernet_ext.strategies import SupernetStrategy
+        >>> from nni_supernet_ext.testing import toy_evaluator, toy_supernet
+        >>> strategy, evaluator = SupernetStrategy(), toy_evaluator()
+        >>> plan = Plan(
+        ...     toy_supernet(), strategy.paths, strategy.data, strategy.weights, strategy.objective,
+        ...     callbacks=(), step_every='batch', gradient_clip_val=0.0, gradient_clip_algorithm='norm', seed=0,
+        ...     training_module=evaluator.module, trainer=evaluator.trainer,
+        ...     train_loader=lambda: evaluator.train_dataloaders,
+        ... )
+        >>> plan.example_inputs().shape
+        torch.Size([2, 3, 8, 8])
+        >>> plan.check()
+        Traceback (most recent call last):
+        ...
+        nni_supernet_ext.errors.ConfigurationError: Argument `gradient_clip_val` is expected to be a positive ...
     """
 
     supernet: Supernet
@@ -79,11 +100,9 @@ class Plan:
         yield from (part for part in self.components() if not isinstance(part, Callback) or _claims_of(part))
 
     def example_inputs(self) -> Any:
-        """Return two examples of the training data, shape ``(2, ...)``, on the supernet's device."""
+        """Return two examples of the training data as the supernet takes them, shape ``(2, ...)``."""
         batch = next(detached_batches(self.train_loader(), 1, self.seed))
-        inputs = batch[0] if isinstance(batch, (list, tuple)) else batch
-        device = next(self.supernet.model.parameters()).device
-        return inputs[:2].to(device)
+        return example_inputs(self.training_module, batch, self.supernet.model)
 
     def check(self) -> None:
         """Raise every problem of the run at once.

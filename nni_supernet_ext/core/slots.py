@@ -55,7 +55,21 @@ class PathSampler(Component):
 
 
 class DataSampler(Component):
-    """Decide which examples a step sees, by rebuilding the user's training loader."""
+    """Decide which examples a step sees, by rebuilding the user's training loader.
+
+    Example:
+        A sampler that trains on every other example:
+
+        >>> from torch.utils.data import DataLoader, Subset
+        >>> from nni_supernet_ext.testing import toy_evaluator
+        >>> class EveryOther(DataSampler):
+        ...     def wrap(self, loader):
+        ...         half = Subset(loader.dataset, range(0, len(loader.dataset), 2))
+        ...         return DataLoader(half, loader.batch_size, shuffle=True, generator=loader.generator)
+        >>> loader = toy_evaluator().train_dataloaders
+        >>> len(loader), len(EveryOther().wrap(loader))
+        (4, 2)
+    """
 
     def wrap(self, loader: Any) -> Any:
         """Return the loader to train from.
@@ -70,7 +84,24 @@ class DataSampler(Component):
 
 
 class WeightStore(Component):
-    """Decide which copy of the weights a subnet uses."""
+    """Decide which copy of the weights a subnet uses.
+
+    Example:
+        A store that shares all weights and counts how often each candidate is used:
+
+        >>> from collections import Counter
+        >>> from nni_supernet_ext.testing import toy_supernet
+        >>> class Counted(WeightStore):
+        ...     def __init__(self):
+        ...         self.used = Counter()
+        ...     def activate(self, supernet, sample):
+        ...         supernet.activate(sample)
+        ...         self.used[sample['op']] += 1
+        >>> supernet, store = toy_supernet(), Counted()
+        >>> store.activate(supernet, {'op': 'skip', 'width': 8})
+        >>> supernet.active['width'], store.used
+        (8, Counter({'skip': 1}))
+    """
 
     def activate(self, supernet: Supernet, sample: Sample) -> None:
         """Make the supernet compute a subnet with the copy of the weights that belongs to it."""

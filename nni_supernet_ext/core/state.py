@@ -30,6 +30,13 @@ class StepState:
         batch_idx: Its index in the epoch.
         task_loss: Runs the evaluator's own training step on the batch and returns its loss.
         learning_rate: Rate of the first parameter group in the last optimizer step.
+
+    Example:
+        What a slot or a callback reads of it:
+
+        >>> state = StepState(iteration=25, total_iterations=100, draws=[Draw({'op': 'conv'}, role='largest')])
+        >>> state.iteration / state.total_iterations, state.draw.role
+        (0.25, 'largest')
     """
 
     iteration: int = 0
@@ -44,7 +51,7 @@ class StepState:
     batch: Any = None
     batch_idx: int = 0
     task_loss: Callable[[], Tensor] = field(default=lambda: _no_step())
-    learning_rate: float | None = None
+    learning_rate: float | Tensor | None = None
 
     @property
     def draw(self) -> Draw:

@@ -123,7 +123,7 @@ class ImportanceDataSampler(DataSampler):
 
     def prepare(self, plan: Plan) -> None:
         """Start without any measurement."""
-        if plan.total_iterations is None and isinstance(self.tau, str):
+        if plan.total_iterations is None and not isinstance(self.tau, int | float):
             raise ConfigurationError(
                 "The trainer is expected to have a known number of iterations for ImportanceDataSampler, but got "
                 "none. Set `max_epochs` and use a loader with a length, set `max_steps`, or give a constant `tau`."

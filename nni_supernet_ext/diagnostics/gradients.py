@@ -37,6 +37,9 @@ class SubnetGradients:
     Attributes:
         parameters: The supernet's trainable weights, in the order of the gradients.
 
+    Raises:
+        DataError: :meth:`of` gets a loss that depends on no weight.
+
     Example:
         >>> from nni_supernet_ext.testing import toy_data, toy_supernet
         >>> gradients = SubnetGradients(toy_supernet())

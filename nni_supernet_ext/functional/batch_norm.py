@@ -174,8 +174,8 @@ def recalibrate_batch_norm(
         (tensor([2.]), tensor([2.]))
 
     Reference:
-        Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020: the
-        statistics of a subnet are recomputed on training data before it is evaluated.
+        Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020,
+        section 3.4: the statistics of a subnet are recomputed on training data before it is evaluated.
     """
     return BatchNormRecalibrator(model).recalibrate(batches, forward)
 

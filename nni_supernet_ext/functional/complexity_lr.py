@@ -60,8 +60,8 @@ def complexity_exponent(
         2.5598
 
     Reference:
-        Jeon et al., "Subnet-Aware Dynamic Supernet Training for Neural Architecture Search", CVPR 2025: the
-        decay ratio gamma of the complexity-aware learning rate scheduler.
+        Jeon et al., "Subnet-Aware Dynamic Supernet Training for Neural Architecture Search", CVPR 2025,
+        section 3.2: the decay ratio gamma of the complexity-aware learning rate scheduler.
 
     Deviations:
         The affine map is evaluated between its two ends instead of through its slope and offset
@@ -104,8 +104,8 @@ def exponent_coefficients(
         (-1.23265, 17.79933)
 
     Reference:
-        Jeon et al., "Subnet-Aware Dynamic Supernet Training for Neural Architecture Search", CVPR 2025: omega
-        and tau of the decay ratio.
+        Jeon et al., "Subnet-Aware Dynamic Supernet Training for Neural Architecture Search", CVPR 2025,
+        section 3.2: omega and tau of the decay ratio.
     """
     low, high, gamma_prime = _checked_range(minimum, maximum, gamma_max, transform)
     gamma_min = 1.0 / gamma_prime
@@ -142,8 +142,8 @@ def complexity_aware_lr(base_lr: float, iteration: int, total_iterations: int, e
         [0.1, 0.025, 0.0]
 
     Reference:
-        Jeon et al., "Subnet-Aware Dynamic Supernet Training for Neural Architecture Search", CVPR 2025: the
-        complexity-aware learning rate eta of an iteration.
+        Jeon et al., "Subnet-Aware Dynamic Supernet Training for Neural Architecture Search", CVPR 2025,
+        section 3.2: the complexity-aware learning rate eta of an iteration.
     """
     if not (0 <= iteration <= total_iterations and total_iterations > 0 and base_lr >= 0 and exponent >= 0):
         raise ConfigurationError(_lr_problems(base_lr, iteration, total_iterations, exponent))

@@ -30,8 +30,8 @@ def weight_keys(sizes: Sequence[int], depth: int) -> list[Key]:
         6
 
     Reference:
-        Laube and Zell, "Conditional super-network weights", 2021: weights for each combination of an operation
-        and the operations it depends on.
+        Laube and Zell, "Conditional super-network weights", 2021, the section on weight splitting: weights for
+        each combination of an operation and the operations it depends on.
     """
     rest = (0,) * (len(sizes) - depth)
     return [(*front, *rest) for front in product(*(range(size) for size in sizes[:depth]))]
@@ -52,8 +52,8 @@ def copy_pairs(sizes: Sequence[int], depth: int) -> Iterator[tuple[Key, Key]]:
         [((0, 0), (0, 1)), ((0, 0), (0, 2)), ((1, 0), (1, 1)), ((1, 0), (1, 2))]
 
     Reference:
-        Laube and Zell, "Conditional super-network weights", 2021: split weights start from the weights they were
-        split from.
+        Laube and Zell, "Conditional super-network weights", 2021, the section on weight splitting: split weights
+        start from the weights they were split from.
     """
     for source in weight_keys(sizes, depth - 1):
         for position in range(1, sizes[depth - 1]):

@@ -48,8 +48,8 @@ def mutate(
         (True, 2)
 
     Reference:
-        Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020: the
-        mutation of its evolutionary search.
+        Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020,
+        Algorithm 1: the mutation of its evolutionary search.
     """
     if not 0 <= probability <= 1:
         raise ConfigurationError(
@@ -85,8 +85,8 @@ def crossover(a: Mapping[str, Any], b: Mapping[str, Any], rng: np.random.Generat
         (True, 0)
 
     Reference:
-        Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020: the
-        crossover of its evolutionary search.
+        Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020,
+        Algorithm 1: the crossover of its evolutionary search.
     """
     _check_labels("a", a, "b", b)
     from_a = rng.random(len(a)) < 0.5

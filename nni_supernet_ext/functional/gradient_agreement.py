@@ -37,6 +37,9 @@ def within_and_between(gram: Gram, groups: int) -> tuple[float, float]:
         >>> within, between = within_and_between(vectors @ vectors.T, groups=2)
         >>> within, round(between, 3)
         (1.0, 0.2)
+
+    Reference:
+        Ours; see the card of WeightSplitting.
     """
     _check(gram, groups)
     averages = _averages(gram[None], _same_group(len(gram), groups)[None])[0]
@@ -63,6 +66,9 @@ def disagreement(grams: Sequence[Gram], groups: int) -> float:
         >>> vectors = np.array([[1.0, 0.0], [1.0, 0.2], [0.0, 1.0], [0.2, 1.0]])
         >>> round(disagreement([vectors @ vectors.T], groups=2), 3)
         0.8
+
+    Reference:
+        Ours; see the card of WeightSplitting.
     """
     pairs = np.array([within_and_between(gram, groups) for gram in grams]).reshape(-1, 2)
     within, between = pairs.sum(axis=0)
@@ -94,6 +100,10 @@ def disagreement_p_value(
         >>> vectors = np.repeat(np.eye(3), 4, axis=0)
         >>> disagreement_p_value([vectors @ vectors.T], 3, np.random.default_rng(0))
         0.001
+
+    Reference:
+        Ours; see the card of WeightSplitting. That the observed deal counts as one of the permutations is standard:
+        Phipson and Smyth, "Permutation P-values Should Never Be Zero", 2010.
     """
     observed, dealt = 0.0, np.zeros(permutations)
     for gram in grams:

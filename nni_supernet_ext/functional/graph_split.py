@@ -30,6 +30,11 @@ class Cut:
         groups: Indices of the nodes of both groups, ascending; node 0 is in the first.
         cost: Sum of the weights of the edges between the groups.
         mean: The same divided by the number of these edges: comparable between graphs of different sizes.
+
+    Example:
+        >>> cut = min_cut([[0, 3, 1], [3, 0, 1], [1, 1, 0]], balanced=False)
+        >>> cut
+        Cut(groups=((0, 1), (2,)), cost=2.0, mean=1.0)
     """
 
     groups: tuple[tuple[int, ...], tuple[int, ...]]
@@ -58,7 +63,8 @@ def gradient_similarity(gradients: Sequence[Tensor]) -> Matrix:
                [-1.        , -0.70710678,  1.        ]])
 
     Reference:
-        Hu et al., "Generalizing Few-Shot NAS with Gradient Matching", ICLR 2022: the gradient matching score.
+        Hu et al., "Generalizing Few-Shot NAS with Gradient Matching", ICLR 2022, the section on the gradient
+        matching score.
     """
     rows = torch.stack([gradient.detach().reshape(-1) for gradient in gradients]).to("cpu", torch.float64)
     norms = rows.norm(dim=1, keepdim=True)
@@ -97,8 +103,8 @@ def min_cut(similarity: Matrix | Sequence[Sequence[float]], balanced: bool = Tru
         (((0, 1), (2, 3)), 0.2, 0.05)
 
     Reference:
-        Hu et al., "Generalizing Few-Shot NAS with Gradient Matching", ICLR 2022: supernet partition as graph
-        min-cut, with two groups of balanced size.
+        Hu et al., "Generalizing Few-Shot NAS with Gradient Matching", ICLR 2022, the section on supernet
+        partition as graph min-cut, with two groups of balanced size.
     """
     weights = _checked(similarity)
     n = len(weights)

@@ -59,8 +59,8 @@ def separated_momentum_step(
         (tensor([-1.7500]), {'a': {0: tensor([1.5000])}, 'b': {0: tensor([1.])}})
 
     Reference:
-        Jeon et al., "Subnet-Aware Dynamic Supernet Training for Neural Architecture Search", CVPR 2025:
-        momentum separation.
+        Jeon et al., "Subnet-Aware Dynamic Supernet Training for Neural Architecture Search", CVPR 2025,
+        section 3.3: momentum separation.
     """
     _check_settings(lr, momentum, dampening, weight_decay, nesterov)
     _check_tensors(params, grads)

@@ -124,6 +124,10 @@ def kendall_tau_top(predicted: VectorLike, actual: VectorLike, fraction: float =
     Example:
         >>> kendall_tau_top([1, 2, 4, 3], [60.0, 70.0, 80.0, 90.0], fraction=0.5)
         -1.0
+
+    Reference:
+        The standard tau-b, on a part of the subnets: Kendall, "The treatment of ties in ranking problems",
+        Biometrika 1945.
     """
     scores, truth = as_subnets(predicted, actual)
     top = at_least_as_good(truth, top_count(fraction, truth.size))

@@ -45,6 +45,10 @@ def precision_at_top(predicted: VectorLike, actual: VectorLike, fraction: float 
     Example:
         >>> precision_at_top([4, 3, 2, 1], [90.0, 70.0, 80.0, 60.0], fraction=0.5)
         0.5
+
+    Reference:
+        The standard precision at k of information retrieval, with the true top as what is relevant: Manning et
+        al., "Introduction to Information Retrieval", 2008, section 8.4 (evaluation of ranked results).
     """
     scores, truth = as_subnets(predicted, actual)
     count = top_count(fraction, scores.size)
@@ -93,6 +97,10 @@ def regret(predicted: VectorLike, actual: VectorLike, n: int = 1) -> float:
     Example:
         >>> regret([0.3, 0.2, 0.1], [80.0, 90.0, 95.0])
         15.0
+
+    Reference:
+        The standard simple regret: Bubeck et al., "Pure Exploration in Multi-armed Bandits Problems", ALT 2009,
+        where it is defined for the one option recommended.
     """
     scores, truth = as_subnets(predicted, actual)
     check_count("n", n, scores.size)
@@ -147,7 +155,8 @@ def improvement(predicted: VectorLike, actual: VectorLike, n: int) -> float:
         0.5
 
     Reference:
-        Laube and Zell, "Inter-choice dependent super-network weights", 2021.
+        Laube and Zell, "Inter-choice dependent super-network weights", 2021, where rankings are compared by the
+        improvement of the selected networks over the mean.
     """
     scores, truth = as_subnets(predicted, actual)
     check_count("n", n, scores.size)

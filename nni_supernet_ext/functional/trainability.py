@@ -20,6 +20,13 @@ class Trainability:
             faster.
         condition: Largest over smallest eigenvalue, infinite where the smallest is not positive. Smaller trains
             more evenly.
+
+    Example:
+        >>> evenly = trainability(torch.eye(3))
+        >>> evenly.trace, evenly.condition
+        (1.0, 1.0)
+        >>> trainability(torch.ones(2, 2).mul(2.0)).condition > 1e6  # two examples that pull the same way
+        True
     """
 
     trace: float

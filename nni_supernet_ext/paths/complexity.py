@@ -12,7 +12,9 @@ from nni_supernet_ext.core.draw import Draw, Sample
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.slots import PathSampler
 from nni_supernet_ext.core.state import StepState
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.errors import ConfigurationError, ConstraintError
+
+_PATIENCE = 100_000
 
 
 class ComplexityPathSampler(PathSampler):
@@ -77,10 +79,14 @@ class ComplexityPathSampler(PathSampler):
     def draws(self, rng: np.random.Generator, state: StepState) -> Sequence[Draw]:
         """Return one draw."""
         assert self._domain is not None
-        while True:
+        for _ in range(_PATIENCE):
             sample = self._domain.random(rng)
             if self.power == 0 or rng.random() < self._acceptance(sample):
                 return (Draw(sample),)
+        raise ConstraintError(
+            f"Argument `power` is expected to leave enough subnets a chance, but got {self.power}, with which none "
+            f"of {_PATIENCE} was accepted. Use a power nearer to 0."
+        )
 
     def _acceptance(self, sample: Sample) -> float:
         return float((self._measure(sample) / self._peak) ** self.power)

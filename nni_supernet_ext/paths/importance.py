@@ -102,9 +102,14 @@ class ImportancePathSampler(PathSampler):
         yield from argument_problems(self)
         yield from plan_problems(self, plan)
 
+    def identity(self) -> str:
+        """Describe what was measured, which the norms in a checkpoint belong to."""
+        labels = "" if self.labels is None else f", labels {sorted(map(str, self.labels))}"
+        return f"{self.granularity}, {self.accumulation}{labels}"
+
     def prepare(self, plan: Plan) -> None:
         """Find every candidate's weights once."""
-        if plan.total_iterations is None and isinstance(self.delta, str):
+        if plan.total_iterations is None and not isinstance(self.delta, int | float):
             raise ConfigurationError(
                 "The trainer is expected to have a known number of iterations for ImportancePathSampler, but got "
                 "none. Set `max_epochs` and use a loader with a length, set `max_steps`, or give a constant "

@@ -36,8 +36,8 @@ class GradualPathSampler(PathSampler):
         >>> strategy = SupernetStrategy(paths=GradualPathSampler())
 
     Reference:
-        Xu et al., "Analyzing and Mitigating Interference in Neural Architecture Search", ICML 2022: the gradual
-        modification of MAGIC-T, which MAGIC-AT combines with the alignment of MAGIC-A.
+        Xu et al., "Analyzing and Mitigating Interference in Neural Architecture Search", ICML 2022, the
+        section on the gradual modification of MAGIC-T, which MAGIC-AT combines with the alignment of MAGIC-A.
 
     Deviations:
         Only the path sampling of MAGIC-AT. Its alignment is another decision; the method card says what it
@@ -81,9 +81,8 @@ class GradualPathSampler(PathSampler):
             return self._current
         for _ in range(_PATIENCE):
             label = self._open[int(rng.integers(len(self._open)))]
-            other = self._domain.random(rng)[label]
-            changed = {**self._current, label: other}
-            if other != self._current[label] and self._domain.satisfies_constraints(changed):
+            changed = {**self._current, label: self._domain.other(label, self._current[label], rng)}
+            if self._domain.satisfies_constraints(changed):
                 return changed
         raise ConstraintError(
             f"The space's constraints are expected to admit a subnet one choice away from every other, but got "

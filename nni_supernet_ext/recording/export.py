@@ -21,6 +21,11 @@ class ExportedSubnet:
         sample: Architecture, for ``Supernet.activate`` and ``Supernet.extract``.
         metrics: Its results, with ``default``.
         trial: Identity of its trial.
+
+    Example:
+        >>> best = ExportedSubnet({'width': 4, 'op': 'conv'}, {'default': 0.5}, trial='a')
+        >>> from nni_supernet_ext.testing import toy_supernet
+        >>> network = toy_supernet().extract(best.sample)
     """
 
     sample: dict[str, Any]

@@ -148,6 +148,23 @@ class RecordedTrial:
     Args:
         record: Where it is recorded.
         stored: What is known of it.
+
+    Attributes:
+        stored: What is known of it, up to date.
+
+    Example:
+        >>> import tempfile
+        >>> from nni_supernet_ext._compat.nni_database import create_database
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> create_database(folder / "db" / "nni.sqlite")
+        >>> record = ExperimentRecord(folder)
+        >>> trial = record.begin({"stage": "supernet"})
+        >>> trial.intermediate(0, {"default": 0.4})
+        >>> trial.finish({"default": 0.5})
+        >>> trial.stored.state, trial.stored.reported
+        ('SUCCEEDED', {0: {'default': 0.4}})
+        >>> record.close()
+        0
     """
 
     def __init__(self, record: ExperimentRecord, stored: StoredTrial) -> None:

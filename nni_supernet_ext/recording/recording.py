@@ -12,7 +12,22 @@ from nni_supernet_ext.core.draw import Sample
 
 
 class Recording:
-    """Receive what a strategy does, from ``with`` to the end of the block."""
+    """Receive what a strategy does, from ``with`` to the end of the block.
+
+    Example:
+        A recording that keeps the best subnet of a search:
+
+        >>> class Best(Recording):
+        ...     best = 0.0
+        ...     def subnet(self, sample, metrics):
+        ...         if metrics['default'] > self.best:
+        ...             self.best, self.sample = metrics['default'], sample
+        >>> with Best() as recording:
+        ...     recording.subnet({'op': 'conv'}, {'default': 0.5})
+        ...     recording.subnet({'op': 'skip'}, {'default': 0.4})
+        >>> recording.sample
+        {'op': 'conv'}
+    """
 
     def callbacks(self) -> list[pl.Callback]:
         """Return the Lightning callbacks that report a training's epochs."""

@@ -12,6 +12,7 @@ from torch import nn
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import ConfigurationError, DataError
 from nni_supernet_ext.strategies.evolution import EvaluatedSubnet
+from nni_supernet_ext.strategies.quality import quality
 from nni_supernet_ext.strategies.retrain import retrain
 from nni_supernet_ext.strategies.sub_supernets import SubSupernetWeights
 
@@ -25,6 +26,13 @@ class RetrainedSubnet:
         subnet: The subnet as the search evaluated it.
         metrics: The trainer's last metrics after retraining.
         network: The retrained network.
+
+    Example:
+        >>> sample = {'op': 'conv', 'width': 8}
+        >>> searched = EvaluatedSubnet(sample, {'val_acc': 0.4}, parameters=530, flops=None)
+        >>> best = RetrainedSubnet(0, searched, {'val_acc': 0.6}, nn.Identity())
+        >>> best.subnet.sample['op'], best.metrics['val_acc']
+        ('conv', 0.6)
     """
 
     part: int
@@ -61,6 +69,21 @@ def retrain_best_of_parts(
         DataError: ``history`` is empty.
         ConfigurationError: Unknown ``mode``, or a metric that was not logged.
 
+    Example:
+        >>> from nni_supernet_ext.strategies import SubSupernet
+        >>> from nni_supernet_ext.testing import toy_evaluator, toy_supernet
+        >>> supernet = toy_supernet()
+        >>> state = {name: tensor.clone() for name, tensor in supernet.model.state_dict().items()}
+        >>> parts = [SubSupernet(0, {'op': ['conv']}, state), SubSupernet(1, {'op': ['linear', 'skip']}, state)]
+        >>> samples = [{'op': 'conv', 'width': 8}, {'op': 'skip', 'width': 8}, {'op': 'skip', 'width': 4}]
+        >>> accuracies = [0.3, 0.2, 0.1]
+        >>> history = [EvaluatedSubnet(s, {'val_acc': a}, 0, None) for s, a in zip(samples, accuracies)]
+        >>> def make_evaluator():
+        ...     return toy_evaluator(max_epochs=1, enable_checkpointing=False)
+        >>> best, other = retrain_best_of_parts(history, SubSupernetWeights(parts), supernet, make_evaluator)
+        >>> sorted([best.part, other.part]), best.metrics['val_acc'] >= other.metrics['val_acc']
+        ([0, 1], True)
+
     Reference:
         Zhao et al., "Few-shot Neural Architecture Search", ICML 2021: search each sub-supernet, train the top
         architectures, report the best.
@@ -69,12 +92,14 @@ def retrain_best_of_parts(
         raise ConfigurationError(
             f"Argument `mode` is expected to be 'max' or 'min', but got {mode!r}. Use 'max' for an accuracy."
         )
-    sign = 1 if mode == "max" else -1
+
+    def value_of(metrics: dict[str, float]) -> float:
+        return quality(_value(metrics, metric), mode)
+
     best: dict[int, EvaluatedSubnet] = {}
     for subnet in history:
         part = weights.owner(subnet.sample).index
-        value = sign * _value(subnet.metrics, metric)
-        if part not in best or value > sign * _value(best[part].metrics, metric):
+        if part not in best or value_of(subnet.metrics) > value_of(best[part].metrics):
             best[part] = subnet
     if not best:
         raise DataError(
@@ -87,7 +112,7 @@ def retrain_best_of_parts(
         evaluator = make_evaluator()
         metrics = retrain(supernet.extract(subnet.sample), evaluator, **arguments)
         retrained.append(RetrainedSubnet(part, subnet, metrics, evaluator.module.model))
-    return sorted(retrained, key=lambda entry: sign * _value(entry.metrics, metric), reverse=True)
+    return sorted(retrained, key=lambda entry: value_of(entry.metrics), reverse=True)
 
 
 def _value(metrics: dict[str, float], metric: str) -> float:

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from nni_supernet_ext._compat.nni_experiment import announce_experiments, running_experiment
 from nni_supernet_ext._compat.nni_fixes import apply_nni_fixes
+from nni_supernet_ext.core.batches import example_inputs
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.evaluation import SubnetEvaluator
 from nni_supernet_ext.core.loaders import detached_batches
@@ -29,6 +30,7 @@ from nni_supernet_ext.strategies.breeding import Breeding
 from nni_supernet_ext.strategies.budget import Budget
 from nni_supernet_ext.strategies.distributed import DistributedEvaluation
 from nni_supernet_ext.strategies.journal import Journal
+from nni_supernet_ext.strategies.quality import quality
 from nni_supernet_ext.strategies.subnet_batch import share_supernet
 from nni_supernet_ext.strategies.subnet_model import SubnetModel
 from nni_supernet_ext.weights.shared import SharedWeights
@@ -45,6 +47,12 @@ class EvaluatedSubnet:
         metrics: What the evaluator's ``validation_step`` logged, averaged over the validation data.
         parameters: Number of parameters of the subnet.
         flops: Multiply-adds per example, or None where FLOPs were not counted.
+
+    Example:
+        >>> first = EvaluatedSubnet({'op': 'conv', 'width': 4}, {'val_acc': 0.4}, parameters=310, flops=None)
+        >>> second = EvaluatedSubnet({'op': 'skip', 'width': 8}, {'val_acc': 0.5}, parameters=322, flops=None)
+        >>> max([first, second], key=lambda subnet: subnet.metrics['val_acc']).sample  # of a search's `history`
+        {'op': 'skip', 'width': 8}
     """
 
     sample: dict[str, Any]
@@ -280,8 +288,7 @@ class SupernetEvolution(Strategy):
         """The best subnet found so far."""
         if not self.history:
             raise RuntimeError("The search is expected to have evaluated a subnet, but has none. Run it first.")
-        sign = 1 if self.mode == "max" else -1
-        return max(self.history, key=lambda subnet: sign * subnet.metrics[self.metric])
+        return max(self.history, key=lambda subnet: quality(subnet.metrics[self.metric], self.mode))
 
     def best_network(self) -> nn.Module:
         """Return the best subnet as a network of its own, with its inherited weights."""
@@ -340,13 +347,11 @@ class SupernetEvolution(Strategy):
         return DistributedEvaluation(engine, path, self.subnets_per_trial, self.metric, sign)
 
     def _value(self, model: SubnetModel) -> float:
-        sign = 1 if self.mode == "max" else -1
-        return sign * model.results[self.metric]
+        return quality(model.results[self.metric], self.mode)
 
     def _example(self, evaluator: Lightning) -> Any:
         batch = next(detached_batches(_loader(evaluator, "val"), 1, self.seed))
-        inputs = batch[0] if isinstance(batch, (list, tuple)) else batch
-        return inputs[:2].to(next(self.supernet.model.parameters()).device)
+        return example_inputs(evaluator.module, batch, self.supernet.model)
 
     def _check(self) -> None:
         bounds: Mapping[str, tuple[Any, bool, str]] = {

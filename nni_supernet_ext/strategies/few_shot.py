@@ -19,6 +19,7 @@ from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.strategies.few_shot_checks import argument_problems, split_problems
 from nni_supernet_ext.strategies.part_training import PartTraining
+from nni_supernet_ext.strategies.quality import usual_quality
 from nni_supernet_ext.strategies.splits import ChoiceSplit, Division, SplitContext, SplitRule
 from nni_supernet_ext.strategies.stage_files import StageFiles
 from nni_supernet_ext.strategies.stage_state import Start
@@ -75,10 +76,11 @@ class FewShotStrategy(RandomOneShot):
         >>> # NasExperiment(space, evaluator, SupernetEvolution(weights=few_shot.weights)).run()
 
     Reference:
-        Zhao et al., "Few-shot Neural Architecture Search", ICML 2021. Splits by gradients: Hu et al.,
-        "Generalizing Few-Shot NAS with Gradient Matching", ICLR 2022. Global bounds and momentum separation on
-        another choice: Jeon et al., "Subnet-Aware Dynamic Supernet Training for Neural Architecture Search",
-        CVPR 2025.
+        Zhao et al., "Few-shot Neural Architecture Search", ICML 2021, the sections on splitting the supernet and
+        on transferring its weights. Splits by gradients: Hu et al., "Generalizing Few-Shot NAS with Gradient
+        Matching", ICLR 2022, the section on the gradient matching score. Global bounds and momentum separation
+        on another choice: Jeon et al., "Subnet-Aware Dynamic Supernet Training for Neural Architecture Search",
+        CVPR 2025, where it is combined with few-shot NAS; the methods themselves: sections 3.2 and 3.3.
 
     Deviations:
         All sub-supernets start from the same initial weights and see the same order of data, so that differences
@@ -158,7 +160,7 @@ class FewShotStrategy(RandomOneShot):
             if metrics
         ]
         if sort:
-            found.sort(key=lambda entry: _quality(entry[1]), reverse=True)
+            found.sort(key=lambda entry: usual_quality(entry[1]), reverse=True)
         for sample, metrics in found[:limit]:
             activate = self.weights.activate
             yield SubnetModel(self.trained, sample, _known(metrics), next(iter(metrics)), 1, activate)
@@ -298,9 +300,3 @@ def _name(kind: str, path: tuple[int, ...]) -> str:
 
 def _known(metrics: dict[str, float]) -> Callable[[dict[str, Any]], dict[str, float]]:
     return lambda sample: metrics
-
-
-def _quality(metrics: dict[str, float]) -> float:
-    """Rank by accuracy where one was logged, else by loss."""
-    accuracies = [value for name, value in metrics.items() if "acc" in name]
-    return accuracies[0] if accuracies else -metrics.get("val_loss", float("nan"))

@@ -32,13 +32,19 @@ class GradientSplit(SplitRule):
         subnets: Random subnets per candidate and batch. Default 4.
         balanced: Whether both groups have the same size, up to one. Default True.
 
+    Raises:
+        ConfigurationError: Where it divides: none of ``choices`` can be split any more, or one has too many
+            candidates to compare all splits. What can be known before training is raised with all other problems
+            of the run.
+        DataError: The gradient of a candidate is zero everywhere or not finite.
+
     Example:
         >>> GradientSplit(batches=8).needs_warmup
         True
 
     Reference:
-        Hu et al., "Generalizing Few-Shot NAS with Gradient Matching", ICLR 2022: gradient matching score, graph
-        min-cut and the selection of the edge.
+        Hu et al., "Generalizing Few-Shot NAS with Gradient Matching", ICLR 2022, the sections on the gradient
+        matching score, on the partition as graph min-cut, and on the selection of the edge.
 
     Deviations:
         Choices with different numbers of candidates are compared by the mean, not the sum, of the cut edges.

@@ -24,6 +24,15 @@ class SplitContext:
         training_module: The evaluator's Lightning module.
         train_loader: The evaluator's training loader.
         seed: Seed of the run.
+
+    Raises:
+        ConfigurationError: :meth:`eligible` finds no choice that can be split.
+
+    Example:
+        >>> from nni_supernet_ext.testing import toy_supernet
+        >>> context = SplitContext(toy_supernet(), np.random.default_rng(0), reserved=['width'])
+        >>> context.eligible()
+        ['op']
     """
 
     supernet: Supernet
@@ -57,6 +66,12 @@ class Division:
     Attributes:
         label: The choice split on.
         groups: Its candidates, one group per sub-supernet.
+
+    Example:
+        >>> from nni_supernet_ext.testing import toy_supernet
+        >>> context = SplitContext(toy_supernet(), np.random.default_rng(0))
+        >>> ChoiceSplit('op', groups=[['conv', 'linear'], ['skip']]).divide(context)
+        Division(label='op', groups=(('conv', 'linear'), ('skip',)))
     """
 
     label: str
@@ -101,13 +116,18 @@ class ChoiceSplit(SplitRule):
             Default: one per candidate.
         groups: The groups themselves, in place of ``parts``. Candidates that are in none are not trained.
 
+    Raises:
+        ConfigurationError: Where it divides: no choice with enough candidates is left, or ``choice`` has lost
+            some of those that ``parts`` or ``groups`` need to an earlier level. What can be known before training
+            is raised with all other problems of the run.
+
     Example:
         >>> ChoiceSplit('op').split_labels()
         ('op',)
 
     Reference:
-        Zhao et al., "Few-shot Neural Architecture Search", ICML 2021: one sub-supernet per candidate of one
-        choice; two choices make the second level.
+        Zhao et al., "Few-shot Neural Architecture Search", ICML 2021, the section on splitting the supernet: one
+        sub-supernet per candidate of one choice; two choices make the second level.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,12 +39,22 @@ class KeepState(pl.Callback):
     def __init__(self) -> None:
         self.optimizer: dict[int, Any] = {}
         self.momentum: dict[str, Any] = {}
+        self._kept = False
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Copy before the owner of the momentum frees it."""
+        self._keep(trainer, pl_module, lambda part: part.checkpoint_state())
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Copy what the checkpoint says where the training was over already, so that none ended now."""
+        if not self._kept:
+            self._keep(trainer, pl_module, pl_module.restored_state)
+
+    def _keep(self, trainer: Any, pl_module: Any, state_of: Callable[[Any], Any]) -> None:
+        self._kept = True
         self.optimizer = copy.deepcopy(trainer.optimizers[0].state_dict()["state"])
         self.momentum = {
-            type(part).__name__: copy.deepcopy(part.checkpoint_state()) for part in _momentum_owners(pl_module)
+            type(part).__name__: copy.deepcopy(state_of(part)) for part in _momentum_owners(pl_module)
         }
 
 

@@ -29,6 +29,12 @@ class SubSupernet:
         region: Label of each split choice -> candidates that belong to it.
         weights: Parameters and buffers of the whole supernet after its training.
         results: Validated subnet's name -> metric -> value at the end of its training.
+
+    Example:
+        >>> from nni_supernet_ext.testing import toy_supernet
+        >>> part = SubSupernet(0, {'op': ['conv', 'skip']}, toy_supernet().model.state_dict())
+        >>> part.owns({'op': 'skip', 'width': 4}), part.owns({'op': 'linear', 'width': 4})
+        (True, False)
     """
 
     index: int

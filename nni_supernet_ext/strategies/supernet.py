@@ -33,6 +33,7 @@ from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.objectives.task import TaskLoss
 from nni_supernet_ext.paths.uniform import UniformPathSampler
 from nni_supernet_ext.recording import Recording, open_recording
+from nni_supernet_ext.strategies.quality import usual_quality
 from nni_supernet_ext.weights.shared import SharedWeights
 
 _logger = logging.getLogger(__name__)
@@ -83,7 +84,8 @@ class SupernetStrategy(RandomOneShot):
         True
 
     Reference:
-        Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020.
+        Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020,
+        section 3.2 (uniform sampling of single paths) and Eq. 7 (the loss).
     """
 
     def __init__(
@@ -202,7 +204,7 @@ class SupernetStrategy(RandomOneShot):
         validation = self.module.validation
         names = [name for name in validation.subnets if validation.results.get(name)]
         if sort:
-            names.sort(key=lambda name: _quality(validation.results[name]), reverse=True)
+            names.sort(key=lambda name: usual_quality(validation.results[name]), reverse=True)
         for name in names[:limit]:
             yield self.model_space.freeze(dict(validation.subnets[name]))
 
@@ -356,11 +358,3 @@ def _is_default_checkpoint(callback: Any) -> bool:
         and callback.monitor is None
         and not callback.save_last
     )
-
-
-def _quality(metrics: Mapping[str, float]) -> float:
-    """Rank by accuracy where one was logged, else by loss."""
-    for name, value in metrics.items():
-        if "acc" in name:
-            return value
-    return -metrics.get("val_loss", float("nan"))

@@ -53,6 +53,9 @@ class ToySpace(ModelSpace):
 class ToyCellSpace(ModelSpace):
     """Two cells that share two layer choices (``edge_0``, ``edge_1``), as cell spaces do.
 
+    Args:
+        channels: Channels of both cells. Default 4.
+
     Example:
         >>> sorted(ToyCellSpace().simplify())
         ['edge_0', 'edge_1']

@@ -39,6 +39,13 @@ class Trial:
         parameters: The trial's parameters, the same after a resume.
         folder: The trial's folder, for checkpoints: the same after a resume.
 
+    Raises:
+        TrialStopped: From its creation to the end of the block, where NNI stops the trial or its manager is gone.
+            Let it pass: at the end of the block it becomes an end of the process that NNI takes for a stopped
+            trial.
+        ConfigurationError: :attr:`shared_folder` of an experiment on another machine, or parameters that
+            :meth:`parts` cannot use.
+
     Example:
         .. code-block:: python
 

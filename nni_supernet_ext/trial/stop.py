@@ -14,6 +14,18 @@ class TrialStopped(SystemExit):
 
     It is no ``KeyboardInterrupt``: ``NasExperiment.run`` catches that one and returns, and the script would go
     on. `nni_supernet_ext.trial.Trial` turns it into the end by a signal that NNI takes for a stopped trial.
+
+    Args:
+        reason: Why, as a clause without a full stop.
+
+    Attributes:
+        reason: The same; it is also the text of the exception.
+        code: Exit code of a script that lets the exception pass outside of a ``Trial``: 130, as after Ctrl-C.
+
+    Example:
+        >>> stopped = TrialStopped("NNI's manager is gone")
+        >>> str(stopped), stopped.code, isinstance(stopped, KeyboardInterrupt)
+        ("NNI's manager is gone", 130, False)
     """
 
     def __init__(self, reason: str) -> None:

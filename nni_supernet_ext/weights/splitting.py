@@ -68,7 +68,7 @@ class WeightSplitting(SharedWeights):
 
     Reference:
         Laube and Zell, "Conditional super-network weights", 2021 (first called "Inter-choice dependent
-        super-network weights").
+        super-network weights"), the section on weight splitting. ``'auto'``: ours; see the card.
 
     Deviations:
         Copies are made before training and the optimizer's state is copied with them by default; the authors'

@@ -7,9 +7,10 @@ from itertools import islice
 import pytest
 import torch
 
-from nni_supernet_ext.callbacks import ComplexityAwareLR
+from nni_supernet_ext.callbacks import ComplexityAwareLR, TrainingHistory
 from nni_supernet_ext.core import Draw, PathSampler
 from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.paths import FairPathSampler
 from nni_supernet_ext.spaces import nasbench201
 from nni_supernet_ext.strategies import SupernetStrategy
 from nni_supernet_ext.testing import MethodCase, ToySpace
@@ -203,3 +204,30 @@ def test_flops_as_complexity(tmp_path):
     largest = 16 * (3 * 8 * 9 + 8 * 8 * 9) + 8 * 10
     smallest = 16 * (3 * 4 * 9) + 4 * 10
     assert (calr._low, calr._high) == (smallest, largest)
+
+
+@pytest.mark.parametrize("watch_first", [True, False])
+def test_a_rate_in_a_tensor_is_recorded_whatever_the_order(tmp_path, watch_first):
+    def optimizer(parameters, lr, **settings):
+        return torch.optim.SGD(parameters, lr=torch.tensor(lr), momentum=0.9, foreach=False)
+
+    history, calr = TrainingHistory(), ComplexityAwareLR()
+    callbacks = [history, calr] if watch_first else [calr, history]
+    train(_case(), {"callbacks": callbacks}, tmp_path, evaluator_arguments={"optimizer": optimizer})
+    plain = train(_case(), {"callbacks": [ComplexityAwareLR()]}, tmp_path)
+    assert history.arrays()["learning_rate"] == pytest.approx(plain.rates, rel=1e-5)
+
+
+def test_flops_are_counted_in_half_precision(tmp_path):
+    calr = ComplexityAwareLR(complexity="flops")
+    train(_case(), {"callbacks": [calr]}, tmp_path, epochs=1, evaluator_arguments={"precision": "bf16-true"})
+    assert calr._high > calr._low > 0
+
+
+@pytest.mark.parametrize(("steps", "batches"), [(20, 4), (24, 4), (30, 5)])
+def test_a_limit_of_steps_counts_batches_of_several_steps(tmp_path, steps, batches):
+    """Lightning begins another batch while steps are left, so six steps a batch make 20 steps four batches."""
+    settings = {"paths": FairPathSampler(), "step_every": "subnet", "callbacks": [ComplexityAwareLR()]}
+    run = train(_case(), settings, tmp_path, epochs=4, evaluator_arguments={"max_steps": steps})
+    assert run.strategy.plan.total_iterations == batches
+    assert all(rate > 0 for rate in run.rates)

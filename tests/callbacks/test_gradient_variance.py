@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 
 from nni_supernet_ext.callbacks import GradientVariance, PathTrainability
 from nni_supernet_ext.core import SupernetCallback
@@ -102,3 +104,26 @@ def test_trainability_of_the_last_paths(tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path, callback: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         train(CASE, {"callbacks": [callback]}, tmp_path)
+
+
+def test_steps_that_loss_scaling_skips_are_left_out(tmp_path: Path) -> None:
+    """A scale that is far too large makes the first gradients infinite, and those steps are not made."""
+
+    class Finite(Stored):
+        skipped = 0
+
+        def on_before_update(self, state: Any, optimizer: Any) -> None:
+            for index, p in enumerate(optimizer.param_groups[0]["params"]):
+                finite = p.grad is not None and bool(p.grad.isfinite().all())
+                self.skipped += p.grad is not None and not finite
+                if finite:
+                    self.epochs[-1].setdefault(index, []).append(p.grad.double().numpy().copy())
+
+    stored, variance = Finite(), GradientVariance()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=3)
+    precision = MixedPrecision("16-mixed", "cpu", scaler=scaler)
+    settings = {"callbacks": [stored, variance]}
+    train(CASE, settings, tmp_path, epochs=5, evaluator_arguments={"plugins": [precision]})
+    assert stored.skipped > 0
+    assert variance.history[-2:] == pytest.approx([stored.value(3), stored.value(4)], rel=1e-4)
+    assert np.isfinite(variance.history).all()

@@ -115,3 +115,16 @@ def test_nothing_to_switch_is_refused(tmp_path):
         run(tmp_path, LargestSubnetRegularization(), case=MethodCase("x", dict))
     with pytest.raises(ConfigurationError, match=r"`roles` is expected to name a role that SandwichSampler draws"):
         run(tmp_path, LargestSubnetRegularization("biggest"))
+
+
+def test_a_schedule_of_the_rates_is_followed(tmp_path):
+    class Schedule(SupernetCallback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            pl_module.plan.supernet.model.drop.p = 0.1 * (trainer.current_epoch + 1)
+
+    Regularised.used.clear()
+    settings = {"paths": SandwichSampler(n_random=0), "callbacks": [Schedule(), LargestSubnetRegularization()]}
+    result = train(CASE, {**settings, "validate": 0}, tmp_path, epochs=2)
+    first, second = [rates[0] for rates in Regularised.used[:2]], [rates[0] for rates in Regularised.used[-2:]]
+    assert (first, second) == ([0.1, 0.0], [0.2, 0.0])
+    assert result.strategy.trained.model.drop.p == 0.2

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nni_supernet_ext.callbacks import LossByComplexity, TrainingHistory
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.errors import CheckpointError, ConfigurationError
 from nni_supernet_ext.paths import SandwichSampler
 from nni_supernet_ext.plots import plot_loss_by_complexity
 from nni_supernet_ext.testing import MethodCase
@@ -103,3 +103,10 @@ def test_the_figure_draws_a_line_for_each_range() -> None:
     assert [line.get_label() for line in plot_loss_by_complexity([[1.0]], []).axes[0].lines] == ["all"]
     with pytest.raises(ConfigurationError, match=r"shape \(epochs, 2\) for 1 edges, but got \(1, 3\)"):
         plot_loss_by_complexity([[1.0, 2.0, 3.0]], [5.0])
+
+
+def test_a_checkpoint_with_other_ranges_is_refused(tmp_path: Path) -> None:
+    folder = {"checkpoint_dir": tmp_path / "checkpoint"}
+    train(CASE, {"callbacks": [LossByComplexity(cost, n_ranges=2)], **folder}, tmp_path, epochs=1)
+    with pytest.raises(CheckpointError, match="Use the saved `n_ranges`"):
+        train(CASE, {"callbacks": [LossByComplexity(cost, n_ranges=3)], **folder}, tmp_path, epochs=2)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import islice
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from nni_supernet_ext.callbacks import MomentumSeparation
 from nni_supernet_ext.core import Draw, PathSampler, Supernet
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.errors import CheckpointError, ConfigurationError
 from nni_supernet_ext.functional import separated_momentum_step
 from nni_supernet_ext.strategies import SupernetStrategy
 from nni_supernet_ext.testing import MethodCase, ToyCellSpace, ToySpace
+from nni_supernet_ext.testing.stop import StopAfter
 from nni_supernet_ext.testing.toys import toy_evaluator
 from nni_supernet_ext.testing.training import differing, train
 
@@ -168,3 +171,42 @@ def test_two_owners_of_momentum_are_refused(tmp_path):
     callbacks = [MomentumSeparation(by="op"), MomentumSeparation(by="width")]
     with pytest.raises(ConfigurationError, match="`momentum` is expected to have one owner, but got 2"):
         train(_case(), {"callbacks": callbacks}, tmp_path)
+
+
+def test_numpy_clusters_survive_a_checkpoint(tmp_path):
+    def wide(sample):
+        return np.int64(sample["width"] > 4)
+
+    whole = train(_case(), {"callbacks": [MomentumSeparation(by=wide)]}, tmp_path / "whole", epochs=2)
+    folder = {"checkpoint_dir": tmp_path / "checkpoint"}
+    train(
+        _case(), {"callbacks": [MomentumSeparation(by=wide), StopAfter(1)], **folder}, tmp_path / "half", epochs=2
+    )
+    rest = train(_case(), {"callbacks": [MomentumSeparation(by=wide)], **folder}, tmp_path / "rest", epochs=2)
+    assert not differing(rest.weights, whole.weights)
+
+
+def test_clusters_that_no_checkpoint_can_hold_are_refused(tmp_path):
+    callback = MomentumSeparation(by=lambda sample: object())
+    with pytest.raises(ConfigurationError, match="`by` is expected to return numbers, texts or tuples"):
+        train(_case(), {"callbacks": [callback]}, tmp_path)
+
+
+def test_a_checkpoint_of_other_clusters_is_refused(tmp_path):
+    folder = {"checkpoint_dir": tmp_path / "checkpoint"}
+    train(_case(), {"callbacks": [MomentumSeparation(by="op")], **folder}, tmp_path, epochs=1)
+    with pytest.raises(CheckpointError, match="another `parts`"):
+        train(_case(), {"callbacks": [MomentumSeparation(by="width")], **folder}, tmp_path, epochs=2)
+
+
+def test_steps_counted_on_the_device_are_put_back_there(tmp_path):
+    """The meta device stands for an accelerator: what arrives on the CPU has to be moved."""
+    parameter = torch.nn.Parameter(torch.zeros(2, device="meta"))
+    callback = MomentumSeparation(by="op")
+    for fused, kind in ((True, "meta"), (False, "cpu")):
+        group = {"params": [parameter], "fused": fused}
+        callback._optimizer = SimpleNamespace(param_groups=[group])
+        saved = {"step": torch.tensor(3.0), "exp_avg": torch.zeros(2)}
+        callback.restore_state({"started": True, "active": "skip", "clusters": [("conv", {0: saved})]})
+        restored = callback._states["conv"][parameter]
+        assert (restored["step"].device.type, restored["exp_avg"].device.type) == (kind, "meta")

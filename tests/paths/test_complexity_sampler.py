@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nni_supernet_ext.core import StepState
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.errors import ConfigurationError, ConstraintError
 from nni_supernet_ext.paths import ComplexityPathSampler, UniformPathSampler
 from nni_supernet_ext.testing import toy_supernet
 
@@ -73,3 +73,12 @@ def test_bad_arguments_are_refused() -> None:
     assert len(problems) == 1 and "`power` is expected to be a finite number" in problems[0]
     with pytest.raises(ConfigurationError, match="positive and finite for every subnet"):
         ComplexityPathSampler(lambda sample: 0.0).prepare(FakePlan())
+
+
+def test_a_power_that_leaves_hardly_any_subnet_is_refused(monkeypatch):
+    monkeypatch.setattr("nni_supernet_ext.paths.complexity._PATIENCE", 50)
+    sampler = ComplexityPathSampler(lambda sample: 1e-9 if sample["width"] == 8 else 1.0, power=9)
+    sampler.prepare(FakePlan())
+    sampler._peak = 1e6
+    with pytest.raises(ConstraintError, match="`power` is expected to leave enough subnets a chance, but got 9"):
+        sampler.draws(np.random.default_rng(0), StepState())

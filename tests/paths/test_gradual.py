@@ -57,3 +57,18 @@ def test_choices_with_one_candidate_are_left_alone() -> None:
     assert all(before != after for before, after in pairwise(drawn))
     frozen = walker(Single(1))
     assert [frozen.draws(rng, StepState())[0].sample for _ in range(3)] == [{"a": "x", "b": "0"}] * 3
+
+
+def test_choices_are_picked_equally_often_whatever_their_number_of_candidates() -> None:
+    class Unequal(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            for label, n in (("a", 2), ("b", 6)):
+                setattr(self, label, LayerChoice({str(i): nn.Identity() for i in range(n)}, label=label))
+
+    sampler, rng = walker(Unequal()), np.random.default_rng(0)
+    samples = [sampler.draws(rng, StepState())[0].sample for _ in range(8001)]
+    changed = Counter(
+        label for before, after in pairwise(samples) for label in "ab" if before[label] != after[label]
+    )
+    assert abs(changed["a"] - 4000) < 4 * 45  # four standard deviations of 8,000 fair coins

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from scipy.stats import chisquare
 
 from nni_supernet_ext.core import Draw, StepState, SupernetCallback
 from nni_supernet_ext.core.candidate_parameters import CandidateParameters
-from nni_supernet_ext.errors import ConfigurationError, TrainingDivergedError
+from nni_supernet_ext.errors import CheckpointError, ConfigurationError, TrainingDivergedError
 from nni_supernet_ext.paths import ImportancePathSampler, SandwichSampler, UniformPathSampler
 from nni_supernet_ext.testing import MethodCase, ToyCellSpace, ToySpace, toy_data, toy_supernet
 from nni_supernet_ext.testing.training import train
@@ -344,3 +345,18 @@ def test_loss_scale_is_that_of_a_real_scaler() -> None:
     scale = loss_scale(trainer)
     assert scale is not None and float(scale) == scaler.get_scale() == 512.0
     assert loss_scale(SimpleNamespace(precision_plugin=SimpleNamespace())) is None
+
+
+def test_a_checkpoint_of_another_granularity_is_refused(tmp_path: Path) -> None:
+    folder = {"checkpoint_dir": tmp_path / "checkpoint"}
+    train(CELLS, {"paths": ImportancePathSampler(granularity="operation"), **folder}, tmp_path, epochs=1)
+    with pytest.raises(CheckpointError, match="another `parts`"):
+        train(CELLS, {"paths": ImportancePathSampler(), **folder}, tmp_path, epochs=2)
+
+
+@pytest.mark.parametrize("delta", [lambda progress: progress, "linear"])
+def test_a_share_that_depends_on_progress_needs_an_end(tmp_path: Path, delta: Any) -> None:
+    settings = {"paths": ImportancePathSampler(delta)}
+    endless = {"max_time": "00:00:00:05"}
+    with pytest.raises(ConfigurationError, match="known number of iterations for ImportancePathSampler"):
+        train(CASE, settings, tmp_path, epochs=-1, evaluator_arguments=endless)

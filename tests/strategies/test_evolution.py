@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from nni_supernet_ext.core import resolve_complexity
 from nni_supernet_ext.errors import CheckpointError, ConfigurationError, ConstraintError, SpaceError
 from nni_supernet_ext.spaces import nasbench201
 from nni_supernet_ext.strategies import SupernetEvolution, SupernetStrategy
+from nni_supernet_ext.strategies.evolution import EvaluatedSubnet
 from nni_supernet_ext.strategies.journal import sample_key
 from nni_supernet_ext.testing import ToySpace, toy_evaluator
 
@@ -174,3 +176,10 @@ def test_bad_arguments_are_refused_together():
     with pytest.raises(ConfigurationError) as error:
         SupernetEvolution(population=0, mutation_probability=2.0, mode="best", crossover_share=-1)
     assert len(error.value.problems) == 4
+
+
+@pytest.mark.parametrize(("mode", "best"), [("min", 0.5), ("max", 0.7)])
+def test_nan_is_never_the_best(mode, best):
+    search = SupernetEvolution(metric="val_loss", mode=mode)
+    search.history = [EvaluatedSubnet({}, {"val_loss": value}, 1, None) for value in (math.nan, 0.5, math.nan, 0.7)]
+    assert search.best.metrics["val_loss"] == best

@@ -239,6 +239,27 @@ class Momenta(SupernetCallback):
             self.known = {*self.separation._states, self.separation._active}
 
 
+def test_a_kill_between_the_warm_up_s_end_and_its_file_loses_no_optimizer(tmp_path) -> None:
+    """The warm-up's last checkpoint is there and its file is not: it trains no further, and hands over the same."""
+    handed = []
+    for kill in (False, True):
+        folder = tmp_path / "parts"
+        if kill:
+            for path in [*folder.glob("warmup.pt"), *folder.glob("part-*"), *folder.glob("part-*/last.ckpt")]:
+                if path.is_file():
+                    path.unlink()
+        strategy = base(MomentumSeparation(by="edge_1"), checkpoint_dir=folder)
+        run(
+            FewShotStrategy(strategy, [ChoiceSplit("edge_0")], warmup_epochs=1, transfer="weights_and_optimizer"),
+            tmp_path,
+        )
+        handed.append(torch.load(folder / "warmup.pt", weights_only=True))
+    first, second = handed
+    assert first["optimizer"] and first["momentum"]["MomentumSeparation"]["clusters"]
+    assert str(first["optimizer"]) == str(second["optimizer"])
+    assert str(first["momentum"]) == str(second["momentum"])
+
+
 def test_two_levels_make_the_product_of_the_groups(tmp_path) -> None:
     splits = [ChoiceSplit("edge_0"), ChoiceSplit("edge_1")]
     few_shot = run(FewShotStrategy(base(), splits), tmp_path, epochs=1)
