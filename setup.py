@@ -27,6 +27,13 @@ def startup_line() -> str:
     return f"import sys; exec({ast.unparse(guarded)!r}, {{'__name__': 'nni_supernet_ext_startup'}})\n"
 
 
+def version() -> str:
+    """Return the package's own version, without importing it."""
+    tree = ast.parse((HERE / "nni_supernet_ext" / "__init__.py").read_text(encoding="utf-8"))
+    assigned = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)}
+    return ast.literal_eval(assigned["__version__"])
+
+
 class BuildWithStartup(build_py):
     """Build the package together with the .pth file, in a plain wheel and in an editable one."""
 
@@ -44,14 +51,14 @@ class BuildWithStartup(build_py):
 
 setup(
     name="nni_supernet_ext",
-    version="0.1.0",
+    version=version(),
     description="Supernet training methods for NNI's neural architecture search",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     author="The nni_supernet_ext authors",
     license="MIT",
     license_files=["LICENSE"],
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     packages=find_packages(include=["nni_supernet_ext", "nni_supernet_ext.*"]),
     package_data={"": ["*.md", "*.csv", "*.csv.gz", "*.js", "*.yml", "py.typed"]},
     install_requires=[
@@ -77,6 +84,8 @@ setup(
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Typing :: Typed",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

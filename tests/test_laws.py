@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from nni_supernet_ext import testing
@@ -50,6 +53,49 @@ def test_two_ranks(tmp_path):
     testing.check_ranks(CASES, tmp_path)
 
 
+def _constant(callbacks=list, **reasons):
+    """The sampler without randomness of PathSampler's docstring."""
+    from nni_supernet_ext.core import Draw, PathSampler
+
+    class Constant(PathSampler):
+        def draws(self, rng, state):
+            return [Draw({"op": "conv", "width": 4})]
+
+    settings = lambda: {"paths": Constant(), "callbacks": callbacks()}  # noqa: E731
+    return testing.MethodCase("Constant", settings, no_neutral="It trains one subnet only.", **reasons)
+
+
+def test_seed_of_a_method_without_randomness(tmp_path):
+    testing.check_seed(_constant(no_randomness="It always trains the same subnet."), tmp_path)
+
+
+def test_two_cases_are_composed_once(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr("nni_supernet_ext.testing.laws.train", lambda *args, **kwargs: trained.append(args))
+    pair = [case for case in CASES if case.name in ("FairPathSampler", "TaskLoss")]
+    assert testing.check_compose(pair, tmp_path) == {("FairPathSampler", "TaskLoss"): "works"}
+    assert len(trained) == 1
+
+
+@pytest.mark.timeout(900)
+def test_the_guides_examples(tmp_path, monkeypatch):
+    """What docs/adding_a_method.md shows as correct is correct, in fresh processes too."""
+    monkeypatch.chdir(tmp_path)
+    guide = Path(__file__).resolve().parents[1] / "docs" / "adding_a_method.md"
+    namespace = {"__name__": "guide"}
+    for block in re.findall(r"^```python\n(.*?)^```", guide.read_text(), re.DOTALL | re.MULTILINE):
+        exec(compile(block, str(guide), "exec"), namespace)
+    cases = namespace["MINE"]
+    assert len(cases) == 6
+    for case in cases:
+        testing.check_neutral(case, tmp_path / case.name / "neutral")
+        testing.check_seed(case, tmp_path / case.name / "seed")
+        testing.check_freeze(case, tmp_path / case.name / "freeze")
+        testing.check_clean(case, tmp_path / case.name / "clean")
+    testing.check_resume(cases, tmp_path / "resume")
+    testing.check_ranks(cases, tmp_path / "ranks")
+
+
 class TestTheLawsCanFail:
     """A method that breaks a law is caught by it."""
 
@@ -74,6 +120,27 @@ class TestTheLawsCanFail:
 
         with pytest.raises(AssertionError, match="changes the global random state"):
             testing.check_seed(self._case(Greedy), tmp_path)
+
+    def test_seed_that_is_ignored(self, tmp_path):
+        with pytest.raises(AssertionError, match="Constant ignores the seed"):
+            testing.check_seed(_constant(), tmp_path)
+
+    def test_no_randomness_excuses_only_the_other_seed(self, tmp_path):
+        from nni_supernet_ext.core import SupernetCallback
+
+        class Unseeded(SupernetCallback):
+            """Scales the gradients by a number of its own in every run."""
+
+            def __init__(self):
+                self.factor = next(factors)
+
+            def on_draws(self, state):
+                state.scales = [self.factor] * len(state.draws)
+
+        factors = iter((1.0, 2.0))
+        case = _constant(callbacks=lambda: [Unseeded()], no_randomness="It always trains the same subnet.")
+        with pytest.raises(AssertionError, match="trains other weights with the same seed"):
+            testing.check_seed(case, tmp_path)
 
     def test_clean(self, tmp_path):
         from nni_supernet_ext.core import SupernetCallback

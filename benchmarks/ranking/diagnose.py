@@ -124,8 +124,8 @@ def _centres(domain: Domain, complexity: Any, losses: LossByComplexity) -> list[
 
 
 def _smooth(curve: np.ndarray[Any, Any], width: int = 10) -> np.ndarray[Any, Any]:
-    """Return means of up to `width` epochs: an epoch has few draws of a range, and may have none."""
-    parts = np.array_split(curve, max(2, len(curve) // width))
+    """Return means over parts of the training: an epoch may have no draw of a range."""
+    parts = np.array_split(curve, max(5, len(curve) // width))
     known = [part[np.isfinite(part)] for part in parts]
     return np.array([part.mean() if part.size else math.nan for part in known])
 

@@ -106,6 +106,8 @@ _CONDITIONAL = replace(
     name="conditional",
     cells=2,
     train_images=45_000,
+    batch_size=256,
+    weight_decay=3e-4,
     whole_train_set=True,
     bn_mode="recalibrated",
     evaluation_images=5_000,
@@ -178,11 +180,21 @@ _ALL = (
         evaluation_images=5_000,
     ),
     # The published setting of conditional supernet weights on NAS-Bench-201: 45,000 images to train and 5,000 to
-    # evaluate, two cells in a stage, 20 batches for a subnet's statistics, 1,000 architectures. Batch size, rate
-    # and epochs are not known to us from the paper and are those of `dynas`.
+    # evaluate, two cells in a stage, 20 batches for a subnet's statistics, 1,000 architectures. Batch size, rate,
+    # decay and epochs are those of `recipes.conditional_evaluator_settings`; Nesterov momentum, clipping and the
+    # decay of biases and normalisations are those of `dynas`.
     _CONDITIONAL,
     # The same paper on NAS-Bench-Macro: 50 epochs.
-    replace(_CONDITIONAL, name="conditional_macro", benchmark="nasbench_macro", channels=32, cells=8, epochs=50),
+    replace(
+        _CONDITIONAL,
+        name="conditional_macro",
+        benchmark="nasbench_macro",
+        channels=32,
+        cells=8,
+        epochs=50,
+        learning_rate=0.1,
+        weight_decay=5e-4,
+    ),
 )
 
 PROTOCOLS = {protocol.name: protocol for protocol in _ALL}

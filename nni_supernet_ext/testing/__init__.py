@@ -1,6 +1,7 @@
 """Laws that every method obeys, with toy settings to run them: for this package and for yours."""
 
 from nni_supernet_ext.testing.case import MethodCase
+from nni_supernet_ext.testing.cases import CASES
 from nni_supernet_ext.testing.laws import (
     check_clean,
     check_commute,
@@ -15,6 +16,7 @@ from nni_supernet_ext.testing.toys import ToyCellSpace, ToySpace, toy_data, toy_
 from nni_supernet_ext.testing.training import train
 
 __all__ = [
+    "CASES",
     "MethodCase",
     "ToyCellSpace",
     "ToySpace",

@@ -30,7 +30,15 @@ class MethodCase:
         reference_evaluator: Keyword arguments of the evaluator for the reference, for example a schedule.
         no_neutral: Why the method has no neutral setting.
         space: Makes the model space. Default :class:`ToySpace`.
-        evaluator: Makes the evaluator from ``max_epochs``, ``root`` and trainer arguments.
+        evaluator: Makes an evaluator, a new one at each call. It is called with keyword arguments only: always
+            ``max_epochs`` and ``root`` (folder for everything the trainer writes); those of
+            ``reference_evaluator`` for the reference; ``devices`` and ``strategy``, for the Lightning trainer,
+            by :func:`check_ranks`. So take ``**trainer`` and hand it on, as :func:`toy_evaluator` (the default)
+            does. The evaluator must use the CPU and shuffle by a generator of its own, or the seed of the data
+            order is not fixed. :func:`check_clean` needs loaders rather than a data module, and a Lightning
+            module with ``hparams.learning_rate``, as NNI's modules have; :func:`check_freeze` a validation
+            loader of pairs whose first part is the model's input.
+        no_randomness: Why the method draws nothing at random: then another seed need not change the draws.
 
     Example:
         >>> from nni_supernet_ext.callbacks import MomentumSeparation
@@ -49,3 +57,4 @@ class MethodCase:
     no_neutral: str = ""
     space: Callable[[], Any] = ToySpace
     evaluator: Callable[..., Any] = toy_evaluator
+    no_randomness: str = ""

@@ -29,7 +29,7 @@ def scripts() -> Any:
     """Import the scripts as they import each other: by their bare names."""
     names = (
         "protocols", "images", "grounds", "baselines", "methods", "task", "training", "measure", "run", "figure",
-        "summarize",
+        "summarize", "diagnose",
     )  # fmt: skip
     for name in names:  # the examples have modules of the same names
         sys.modules.pop(name, None)
@@ -299,3 +299,16 @@ def test_summary_has_means_intervals_and_differences(scripts: Any, tmp_path: Pat
     single = {"params": [{"tau": 1.0, "predicted": perfect}]}
     assert "| params | 1 | 1.000 | 1.000 to 1.000 |" in summarize.table(single, draws=20, actual=actual)
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["spos", "calr+ms"]
+
+
+def test_diagnostics_are_measured_and_summed_up(scripts: Any, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "diagnostics.jsonl"
+    scripts["diagnose"].main(["--epochs", "6", "--methods", "spos", "--seeds", "0", "--out", str(out)])
+    (first,) = (json.loads(line) for line in out.read_text(encoding="utf-8").splitlines())
+    assert [stage["epoch"] for stage in first["stages"]] == [0, 2, 5]
+    assert len(first["variance"]) == 6 and len(first["loss_by_range"]) == 5
+    tau = first["complexity_convergence"]
+    assert tau is None or -1 <= tau <= 1  # None: all ranges converge in the same part
+    assert all(-1 <= cosine <= 1 for stage in first["stages"] for cosine in stage["similarity"].values())
+    scripts["diagnose"].main(["--summarize", str(out)])
+    assert capsys.readouterr().out.count("| spos |") == 4
