@@ -9,10 +9,11 @@
 2. Memory kept for backward passes: the most bytes that autograd holds at once in a fair step, against the largest
    single draw of it, and on a CUDA device the allocator's peak; the expectation is at most 1.05.
 3. Few-shot training of K sub-supernets against K single-path trainings of the same numbers of steps and the same
-   paths; the expectation is 1.0. Seconds are those of the steps; "everything" adds what is done once per training.
+   paths; the expectation is 1.0.
 
-Runs alternate, and the median of the rounds' ratios is reported, with every round. Seconds are those of the
-processor on a processor, and of the clock on a CUDA device.
+Both make their steps in turn, in threads of one process; reported are the ratio of all their seconds, and the
+median and quartiles of the ratios of single turns. Seconds are those of the processor on a processor, and of the
+clock on a CUDA device.
 """
 
 from __future__ import annotations
@@ -20,10 +21,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import statistics
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,10 @@ from typing import Any
 import nni_supernet_ext  # noqa: F401 - before anything that imports NNI
 
 import numpy as np  # isort: skip
+import pytorch_lightning as pl  # isort: skip
 import torch  # isort: skip
 from kept_bytes import KeptBytes  # isort: skip
+from lockstep import compared, in_lockstep  # isort: skip
 from nni.nas.evaluator.pytorch import Classification, DataLoader  # isort: skip
 from nni.nas.execution import SequentialExecutionEngine  # isort: skip
 from nni.nas.space import RawFormatModelSpace  # isort: skip
@@ -40,46 +41,33 @@ from torch.utils.data import TensorDataset  # isort: skip
 
 from nni_supernet_ext.core import Draw, PathSampler, SupernetCallback  # isort: skip
 from nni_supernet_ext.paths import FairPathSampler  # isort: skip
-from nni_supernet_ext.spaces import nasbench201  # isort: skip
+from nni_supernet_ext.spaces import NASBENCH201_OPERATIONS, nasbench201  # isort: skip
 from nni_supernet_ext.strategies import ChoiceSplit, FewShotStrategy, SupernetStrategy  # isort: skip
 
 
 class Replay(PathSampler):
-    """Train given samples, one a step."""
+    """Train given samples, one a step; the list may still be growing."""
 
-    def __init__(self, samples: Sequence[Any]) -> None:
-        self.samples = samples
+    def __init__(self, samples: Sequence[Any], first: int = 0) -> None:
+        self.samples, self.first = samples, first
 
     def draws(self, rng: np.random.Generator, state: Any) -> Sequence[Draw]:
         """Return the step's sample."""
-        return (Draw(self.samples[state.iteration]),)
+        return (Draw(self.samples[self.first + state.iteration]),)
 
 
 class Watch(SupernetCallback):
-    """Record the draws, and the seconds from the first step's start to the last one's end."""
+    """Record the draws of all steps; a copy, as sub-supernets get, is the callback itself."""
 
-    def __init__(self, skip: int) -> None:
-        self.skip = skip
+    def __init__(self) -> None:
         self.samples: list[Any] = []
-        self.start = self.end = 0.0
+
+    def __deepcopy__(self, memo: Any) -> Watch:
+        return self
 
     def on_draws(self, state: Any) -> None:
-        """Start the clock after the warm-up steps."""
-        if state.iteration == self.skip:
-            self.start = _now()
+        """Take the step's samples."""
         self.samples += [dict(draw.sample) for draw in state.draws]
-
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Stop the clock."""
-        self.end = _now()
-
-
-def _now() -> float:
-    """Read the clock on an accelerator; on a processor, its own seconds: other programs do not disturb them."""
-    if not torch.cuda.is_available():
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def evaluator(options: argparse.Namespace, steps: int, folder: str) -> Classification:
@@ -108,16 +96,13 @@ def evaluator(options: argparse.Namespace, steps: int, folder: str) -> Classific
     )
 
 
-def train(options: argparse.Namespace, strategy: Any, steps: int) -> float:
-    """Train a new space and return all seconds, initialization of the strategy included."""
+def prepared(options: argparse.Namespace, strategy: Any, steps: int, folder: str) -> Callable[[], None]:
+    """Set up the training of a new space, and return what trains."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        space = nasbench201(options.channels, options.cells)
-        made = evaluator(options, steps, folder)
-        start = _now()
-        strategy.initialize(RawFormatModelSpace(space, made), SequentialExecutionEngine())
-        strategy.run()
-        return _now() - start
+    space = nasbench201(options.channels, options.cells)
+    model = RawFormatModelSpace(space, evaluator(options, steps, folder))
+    strategy.initialize(model, SequentialExecutionEngine())
+    return strategy.run
 
 
 def plain(**settings: Any) -> SupernetStrategy:
@@ -126,18 +111,28 @@ def plain(**settings: Any) -> SupernetStrategy:
 
 
 def step_cost(options: argparse.Namespace) -> dict[str, Any]:
-    """Compare seconds of fair steps with those of as many uniform steps as they have draws."""
-    ratios, rounds = [], []
+    """Compare seconds of fair steps with those of as many uniform steps as they have draws, in turn."""
+    draws = len(NASBENCH201_OPERATIONS)
+    seconds: dict[str, list[float]] = {"fair": [], "uniform": []}
     for _ in range(options.rounds):
-        fair = Watch(skip=1)
-        train(options, plain(paths=FairPathSampler(), callbacks=[fair]), options.steps + 1)
-        draws = len(fair.samples) // (options.steps + 1)
-        uniform = Watch(skip=draws)
-        train(options, plain(paths=Replay(fair.samples), callbacks=[uniform]), draws * (options.steps + 1))
-        seconds = (fair.end - fair.start, uniform.end - uniform.start)
-        ratios.append(seconds[0] / seconds[1])
-        rounds.append({"fair_seconds": seconds[0], "uniform_seconds": seconds[1], "draws_per_step": draws})
-    return {"ratio": statistics.median(ratios), "ratios": ratios, "rounds": rounds}
+        watch, steps = Watch(), options.steps + 1
+        with tempfile.TemporaryDirectory() as folder:
+
+            def fair(turns: pl.Callback, watch: Watch = watch, steps: int = steps, folder: str = folder) -> Any:
+                return prepared(options, plain(paths=FairPathSampler(), callbacks=[watch, turns]), steps, folder)
+
+            def uniform(turns: pl.Callback, watch: Watch = watch, steps: int = steps, folder: str = folder) -> Any:
+                replayed = plain(paths=Replay(watch.samples), callbacks=[turns])
+                return prepared(options, replayed, draws * steps, folder)
+
+            found = in_lockstep({"fair": fair, "uniform": uniform}, steps={"uniform": draws})
+        for name, values in found.items():
+            seconds[name] += values[1:]
+    return {
+        **compared(seconds["fair"], seconds["uniform"], 0),
+        "draws_per_step": draws,
+        "steps": len(seconds["fair"]),
+    }
 
 
 @contextmanager
@@ -155,14 +150,15 @@ def counted() -> Iterator[dict[str, int]]:
 
 def memory(options: argparse.Namespace) -> dict[str, Any]:
     """Compare what a fair step keeps for backward passes with the largest of its draws alone."""
-    watch = Watch(skip=0)
-    with counted() as fair:
-        train(options, plain(paths=FairPathSampler(), callbacks=[watch]), 1)
-    singles = []
-    for sample in watch.samples:
-        with counted() as single:
-            train(options, plain(paths=Replay([sample])), 1)
-        singles.append(single)
+    watch = Watch()
+    with tempfile.TemporaryDirectory() as folder:
+        with counted() as fair:
+            prepared(options, plain(paths=FairPathSampler(), callbacks=[watch]), 1, folder)()
+        singles = []
+        for sample in watch.samples:
+            with counted() as single:
+                prepared(options, plain(paths=Replay([sample])), 1, folder)()
+            singles.append(single)
     largest = max(single["peak"] for single in singles)
     result = {"ratio": fair["peak"] / largest, "fair_bytes": fair["peak"], "largest_draw_bytes": largest}
     if torch.cuda.is_available():
@@ -171,30 +167,30 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def few_shot_cost(options: argparse.Namespace) -> dict[str, Any]:
-    """Compare few-shot training of all sub-supernets with as many single-path trainings of the same paths."""
-    ratios, rounds = [], []
+    """Compare few-shot training of all sub-supernets with single-path trainings of the same paths, in turn."""
+    parts, steps = len(NASBENCH201_OPERATIONS), options.steps + 1
+    seconds: dict[str, list[float]] = {"few_shot": [], "alone": []}
     for _ in range(options.rounds):
-        strategy = FewShotStrategy(plain(callbacks=[Watch(skip=1)]), [ChoiceSplit("cell/0_1")])
-        everything = train(options, strategy, options.steps + 1)
-        parts = [watch for part in strategy.part_callbacks.values() for watch in part if isinstance(watch, Watch)]
-        alone, alone_everything = [], 0.0
-        for part in parts:
-            watch = Watch(skip=1)
-            strategy_alone = plain(paths=Replay(part.samples), callbacks=[watch])
-            alone_everything += train(options, strategy_alone, options.steps + 1)
-            alone.append(watch.end - watch.start)
-        few = sum(part.end - part.start for part in parts)
-        ratios.append(few / sum(alone))
-        rounds.append(
-            {
-                "few_shot_seconds": few,
-                "alone_seconds": sum(alone),
-                "few_shot_everything": everything,
-                "alone_everything": alone_everything,
-                "parts": len(parts),
-            }
-        )
-    return {"ratio": statistics.median(ratios), "ratios": ratios, "rounds": rounds}
+        watch = Watch()
+        with tempfile.TemporaryDirectory() as folder:
+
+            def few_shot(turns: pl.Callback, watch: Watch = watch, folder: str = folder) -> Any:
+                split = [ChoiceSplit("cell/0_1")]
+                return prepared(options, FewShotStrategy(plain(callbacks=[watch, turns]), split), steps, folder)
+
+            def alone(turns: pl.Callback, watch: Watch = watch, folder: str = folder) -> Any:
+                trainings = [
+                    prepared(
+                        options, plain(paths=Replay(watch.samples, part * steps), callbacks=[turns]), steps, folder
+                    )
+                    for part in range(parts)
+                ]
+                return lambda: [training() for training in trainings]
+
+            found = in_lockstep({"few_shot": few_shot, "alone": alone})
+        for name, values in found.items():
+            seconds[name] += [value for number, value in enumerate(values) if number % steps]
+    return {**compared(seconds["few_shot"], seconds["alone"], 0), "parts": parts, "steps": len(seconds["alone"])}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,12 +3,12 @@
     python benchmarks/importance.py time --out time.json [--channels 8] [--size 16] [--batch 64] [--rounds 3]
     python benchmarks/importance.py variance --data FOLDER --out variance.json [--epochs 20] [--seeds 3]
 
-`time` trains NAS-Bench-201 (one cell per stage) with SPOS and with PA, DA and PA&DA, alternating, for two epochs
-each. All train the same paths on the same batches: with shares of 0, everything is measured, averaged and turned
+`time` trains NAS-Bench-201 (one cell per stage) with SPOS and with PA, DA and PA&DA, step by step in turn, for two
+epochs. All train the same paths on the same batches: with shares of 0, everything is measured, averaged and turned
 into distributions, and the draws stay the uniform ones. So the difference is the methods' own time, not that of
-other paths. Reported are the ratios of processor time and of elapsed time per step, their median over the rounds,
-and the share of a step's processor time that is spent inside the methods' own hooks, the steadiest of the three.
-The expectation is at most 1.05 for PA&DA.
+other paths. Reported are the ratios of processor time, of all steps together and of single steps (median and
+quartiles), and the share of processor time that is spent inside the methods' own hooks. The expectation is at most
+1.05 for PA&DA.
 
 `variance` trains SPOS, PA, DA and PA&DA with the linear shares on real images (`cifar10_small.npz` in FOLDER) and
 records the supernet's gradient variance per epoch, in a JSON file and a figure beside it.
@@ -23,6 +23,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,13 @@ import nni_supernet_ext  # noqa: F401 - before anything that imports NNI
 import numpy as np  # isort: skip
 import pytorch_lightning as pl  # isort: skip
 import torch  # isort: skip
+from lockstep import compared, in_lockstep  # isort: skip
 from nni.nas.evaluator.pytorch import Classification, DataLoader  # isort: skip
 from nni.nas.execution import SequentialExecutionEngine  # isort: skip
 from nni.nas.space import RawFormatModelSpace  # isort: skip
 from torch.utils.data import TensorDataset  # isort: skip
 
 from nni_supernet_ext.callbacks import GradientVariance  # isort: skip
-from nni_supernet_ext.core import SupernetCallback  # isort: skip
 from nni_supernet_ext.data import ImportanceDataSampler  # isort: skip
 from nni_supernet_ext.paths import ImportancePathSampler  # isort: skip
 from nni_supernet_ext.spaces import nasbench201  # isort: skip
@@ -45,37 +46,13 @@ from nni_supernet_ext.strategies import SupernetStrategy  # isort: skip
 
 Method = Callable[[Any], dict[str, Any]]
 WATCH = "SPOS with GradientVariance"
+_SKIP = 5
 METHODS: dict[str, Method] = {
     "SPOS": lambda share: {},
     "PA": lambda share: {"paths": ImportancePathSampler(share)},
     "DA": lambda share: {"data": ImportanceDataSampler(share)},
     "PA&DA": lambda share: {"paths": ImportancePathSampler(share), "data": ImportanceDataSampler(share)},
 }
-
-
-def now() -> float:
-    """Return the elapsed time once the device has finished."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-class Clock(SupernetCallback):
-    """Time all steps but the first few, the epochs' ends included."""
-
-    def __init__(self, skip: int) -> None:
-        self.skip, self.steps = skip, 0
-        self.elapsed = self.processor = 0.0
-
-    def on_draws(self, state: Any) -> None:
-        """Start after the warm-up."""
-        if state.iteration == self.skip:
-            self.elapsed, self.processor = -now(), -time.process_time()
-        self.steps = state.iteration + 1 - self.skip
-
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Stop."""
-        self.elapsed, self.processor = self.elapsed + now(), self.processor + time.process_time()
 
 
 def timed(part: Any, spent: list[float]) -> None:
@@ -86,17 +63,19 @@ def timed(part: Any, spent: list[float]) -> None:
         original = getattr(part, name)
 
         def wrapped(*arguments: Any, original: Any = original) -> Any:
-            start = time.process_time()
+            start = time.thread_time()
             result = original(*arguments)
-            spent[0] += time.process_time() - start
+            spent[0] += time.thread_time() - start
             return result
 
         # On a class of its own: the training step looks for hooks on the type.
         part.__class__ = type(type(part).__name__, (type(part),), {name: lambda self, *a, w=wrapped: w(*a)})
 
 
-def fit(settings: dict[str, Any], data: TensorDataset, arguments: Any, epochs: int, seed: int) -> None:
-    """Train once."""
+def prepared(
+    settings: dict[str, Any], data: TensorDataset, arguments: Any, epochs: int, seed: int
+) -> Callable[[], None]:
+    """Return what trains once."""
     loader = DataLoader(
         data,
         batch_size=arguments.batch,
@@ -130,7 +109,7 @@ def fit(settings: dict[str, Any], data: TensorDataset, arguments: Any, epochs: i
     pl.seed_everything(seed, verbose=False)
     space = nasbench201(channels=arguments.channels, cells_per_stage=1)
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
-    strategy.run()
+    return strategy.run
 
 
 def measure_time(arguments: Any) -> dict[str, Any]:
@@ -138,32 +117,37 @@ def measure_time(arguments: Any) -> dict[str, Any]:
     n = arguments.steps * arguments.batch
     images = torch.randn(n, 3, arguments.size, arguments.size)
     data = TensorDataset(images, torch.randint(10, (n,)))
-    rounds: list[dict[str, dict[str, float]]] = []
+    steps: dict[str, list[float]] = {name: [] for name in (*METHODS, WATCH)}
+    spent: dict[str, list[float]] = {name: [0.0] for name in steps}
     for index in range(arguments.rounds):
-        measured = {}
-        for name, method in {**METHODS, WATCH: lambda share: {"watch": GradientVariance()}}.items():
-            clock, spent = Clock(5), [0.0]
-            settings = method(0.0)
-            for part in settings.values():
-                timed(part, spent)
-            callbacks = [settings.pop("watch"), clock] if name == WATCH else [clock]
-            fit({**settings, "callbacks": callbacks}, data, arguments, 2, seed=index)
-            measured[name] = {
-                "elapsed_ms": 1e3 * clock.elapsed / clock.steps,
-                "processor_ms": 1e3 * clock.processor / clock.steps,
-                "own_share": spent[0] / (clock.processor * (clock.steps + 5) / clock.steps),
-            }
-        rounds.append(measured)
-        print(json.dumps(measured), flush=True)
+        contenders = {
+            name: partial(_contender, name, spent[name], data=data, arguments=arguments, seed=index)
+            for name in steps
+        }
+        for name, seconds in in_lockstep(contenders).items():
+            # The first steps meet an empty cache.
+            steps[name] += seconds[_SKIP:]
     summary = {
         name: {
-            f"{kind}_ratio": statistics.median(r[name][f"{kind}_ms"] / r["SPOS"][f"{kind}_ms"] for r in rounds)
-            for kind in ("processor", "elapsed")
+            **compared(seconds, steps["SPOS"], 0),
+            "own_share": spent[name][0] / sum(seconds),
+            "milliseconds": 1e3 * statistics.median(seconds),
         }
-        | {"own_share": statistics.median(r[name]["own_share"] for r in rounds)}
-        for name in rounds[0]
+        for name, seconds in steps.items()
     }
-    return {"setting": vars(arguments), "summary": summary, "rounds": rounds}
+    setting = {key: value for key, value in vars(arguments).items() if key not in ("out", "data")}
+    return {"setting": setting, "steps": len(steps["SPOS"]), "summary": summary}
+
+
+def _contender(
+    name: str, spent: list[float], turns: pl.Callback, data: TensorDataset, arguments: Any, seed: int
+) -> Callable[[], None]:
+    """Set a contender up with shares of 0, its own hooks timed."""
+    settings = METHODS[name](0.0) if name in METHODS else {"watch": GradientVariance()}
+    for part in settings.values():
+        timed(part, spent)
+    watching = [settings.pop("watch")] if "watch" in settings else []
+    return prepared({**settings, "callbacks": [*watching, turns]}, data, arguments, 2, seed)
 
 
 def measure_variance(arguments: Any) -> dict[str, Any]:
@@ -177,7 +161,7 @@ def measure_variance(arguments: Any) -> dict[str, Any]:
     for seed in range(arguments.seeds):
         for name, method in METHODS.items():
             variance = GradientVariance()
-            fit({**method("linear"), "callbacks": [variance]}, data, arguments, arguments.epochs, seed)
+            prepared({**method("linear"), "callbacks": [variance]}, data, arguments, arguments.epochs, seed)()
             found[name].append(variance.history)
             print(name, seed, [f"{value:.2e}" for value in variance.history], flush=True)
     return {"setting": vars(arguments), "variance": found}

@@ -4,9 +4,10 @@
     python benchmarks/sandwich.py accuracy --data FOLDER --out runs     # CIFAR-10, several seeds, box plots
 
 `cost` trains the small mobile space on random images. Every contender sees the same subnets; a plain contender
-takes one subnet a step, so four of its steps stand against one sandwich step. Times are processor times of one
-thread, the median over rounds of the ratio within a round. Memory: on a GPU the peak that the allocator saw; on the
-CPU the peak of what is kept for backward passes, which is what several draws could multiply.
+takes one subnet a step, so four of its steps stand against one sandwich step. All make their steps in turn; times
+are processor times of one thread, on a GPU those of the clock: the ratio of all together, and median and quartiles.
+Memory: on a GPU the peak that the allocator saw; on the CPU the peak of what is kept for backward passes, which is
+what several draws could multiply.
 
 `accuracy` trains on CIFAR-10 (`cifar10_small.npz`: uint8 images `x_train`, `x_valid` of shape (N, 32, 32, 3),
 labels `y_train`, `y_valid`) with cross entropy only, KL and the adaptive alpha-divergence, evaluates random subnets
@@ -34,6 +35,7 @@ import numpy as np  # isort: skip
 import pytorch_lightning as pl
 import torch
 from kept_bytes import KeptBytes
+from lockstep import compared, in_lockstep
 from nni.nas.evaluator.pytorch import Classification, DataLoader
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
@@ -55,6 +57,7 @@ OBJECTIVES = {
     "KL": partial(InplaceDistillation, "kl", beta=1.0),
     "adaptive alpha": partial(InplaceDistillation, "adaptive_alpha", beta=1.0),
 }
+_WARMUP = 3
 _MEAN, _STD = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2470, 0.2435, 0.2616])
 
 
@@ -72,40 +75,34 @@ class Given(PathSampler):
 
 
 class Meter(pl.Callback):
-    """Measure processor time a batch after the warm-up, and the peak of memory."""
+    """Measure the peak of memory in one step.
 
-    def __init__(self, warmup: int) -> None:
-        self.warmup, self.seconds, self.peak = warmup, 0.0, 0
+    Args:
+        step: Number of the step.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step, self.peak = step, 0
         self._kept = KeptBytes()
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
-        """Start the clock after the warm-up; watch memory in the step before it, apart from the time."""
-        if batch_idx == self.warmup - 1:
-            self._watch(module.device)
-        if batch_idx == self.warmup:
-            _wait(module.device)
-            self.start, self.first = time.process_time(), batch_idx
+        """Begin to watch."""
+        if batch_idx != self.step:
+            return
+        if module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(module.device)
+        else:
+            self._kept.__enter__()
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Stop watching memory, and read the clock."""
-        if batch_idx == self.warmup - 1:
-            self._stop(module.device)
-        if batch_idx == trainer.num_training_batches - 1:
-            _wait(module.device)
-            self.seconds = (time.process_time() - self.start) / (batch_idx + 1 - self.first)
-
-    def _watch(self, device: torch.device) -> None:
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        """Read the peak."""
+        if batch_idx != self.step:
             return
-        self._kept.__enter__()
-
-    def _stop(self, device: torch.device) -> None:
-        if device.type == "cuda":
-            self.peak = torch.cuda.max_memory_allocated(device)
-            return
-        self._kept.__exit__()
-        self.peak = self._kept.peak
+        if module.device.type == "cuda":
+            self.peak = torch.cuda.max_memory_allocated(module.device)
+        else:
+            self._kept.__exit__()
+            self.peak = self._kept.peak
 
 
 def main() -> None:
@@ -140,33 +137,32 @@ def _numbers(text: str) -> list[int]:
 
 def measure_cost(arguments: argparse.Namespace) -> None:
     """Print the ratios of time and memory as a line of JSON."""
-    steps, warmup = arguments.steps, 3
-    sandwiches = _sandwiches(steps + warmup)
-    singles = [[Draw(draw.sample)] for step in sandwiches for draw in step]
-    largest = [[Draw(sandwiches[0][0].sample)]] * (steps + warmup)
-    contenders: dict[str, Callable[[], Meter]] = {
-        "four plain steps": lambda: _timed(arguments, singles, TaskLoss(), 4 * warmup),
-        "largest only": lambda: _timed(arguments, largest, TaskLoss(), warmup),
-        **{
-            f"sandwich {name}": partial(lambda make: _timed(arguments, sandwiches, make(), warmup), make)
-            for name, make in OBJECTIVES.items()
-        },
+    steps = arguments.steps + _WARMUP
+    sandwiches = _sandwiches(steps)
+    draws = {
+        "four plain steps": [[Draw(draw.sample)] for step in sandwiches for draw in step],
+        "largest only": [[Draw(sandwiches[0][0].sample)]] * steps,
+        **{f"sandwich {name}": sandwiches for name in OBJECTIVES},
     }
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    turns: dict[str, list[float]] = {name: [] for name in draws}
     peaks: dict[str, int] = {}
-    for number in range(arguments.rounds):
-        for name in list(contenders) if number % 2 == 0 else reversed(contenders):
-            meter = contenders[name]()
-            times[name].append(meter.seconds * (4 if name == "four plain steps" else 1))
-            peaks[name] = meter.peak
-    plain = times["four plain steps"]
+    for _ in range(arguments.rounds):
+        meters = {name: Meter(1) for name in draws}
+        contenders = {
+            name: partial(_contender, arguments, given, name.removeprefix("sandwich "), meters[name])
+            for name, given in draws.items()
+        }
+        for name, seconds in in_lockstep(contenders, steps={"four plain steps": 4}).items():
+            turns[name] += seconds[_WARMUP:]
+        peaks = {name: meter.peak for name, meter in meters.items()}
+    plain = turns["four plain steps"]
     result = {
         "benchmark": "sandwich cost",
         **{key: value for key, value in vars(arguments).items() if key != "command"},
-        "ms": {name: round(1e3 * statistics.median(values), 2) for name, values in times.items()},
+        "ms": {name: round(1e3 * statistics.median(values), 2) for name, values in turns.items()},
         "time_ratio": {
-            name: round(statistics.median(a / b for a, b in zip(values, plain, strict=True)), 3)
-            for name, values in times.items()
+            name: {key: round(value, 3) for key, value in compared(values, plain, 0).items()}
+            for name, values in turns.items()
         },
         "memory_ratio_to_largest": {
             name: round(peaks[name] / peaks["largest only"], 3) for name in peaks if name.startswith("sandwich")
@@ -190,20 +186,22 @@ def _supernet() -> Any:
     return toy_supernet(attentive_mobilenet_cifar())
 
 
-def _timed(arguments: argparse.Namespace, steps: list[list[Draw]], objective: Any, warmup: int) -> Meter:
+def _contender(
+    arguments: argparse.Namespace, steps: list[list[Draw]], objective: str, meter: Meter, turns: pl.Callback
+) -> Callable[[], None]:
+    """Set up the training of given subnets on random images."""
     n = arguments.batch * len(steps)
     data = TensorDataset(torch.randn(n, 3, 32, 32), torch.randint(10, (n,)))
-    meter = Meter(warmup)
     strategy = SupernetStrategy(
         paths=Given(steps),
-        objective=objective,
-        callbacks=[meter],
+        objective=OBJECTIVES.get(objective, TaskLoss)(),
+        callbacks=[meter, turns],
         validate=0,
         recalibrate_batches=0,
         record=False,
     )
-    _train(strategy, data, data, 1, arguments, 0, enable_checkpointing=False)
-    return meter
+    _prepare(strategy, data, data, 1, arguments, 0, enable_checkpointing=False)
+    return strategy.run
 
 
 def measure_accuracy(arguments: argparse.Namespace) -> None:
@@ -247,7 +245,8 @@ def _trained(
         record=False,
     )
     start = time.perf_counter()
-    evaluator = _train(strategy, train, valid, arguments.epochs, arguments, seed, limit_val_batches=0)
+    evaluator = _prepare(strategy, train, valid, arguments.epochs, arguments, seed, limit_val_batches=0)
+    strategy.run()
     return strategy, evaluator, round(time.perf_counter() - start, 1)
 
 
@@ -314,7 +313,7 @@ def _images(pixels: Any, labels: Any) -> TensorDataset:
     return TensorDataset(x.permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels.astype(np.int64)))
 
 
-def _train(
+def _prepare(
     strategy: SupernetStrategy,
     train: TensorDataset,
     valid: TensorDataset,
@@ -323,7 +322,7 @@ def _train(
     seed: int,
     **trainer: Any,
 ) -> Classification:
-    """Train the small mobile space with SGD."""
+    """Set up the training of the small mobile space with SGD."""
     shuffled = epochs > 1
     evaluator = Classification(
         learning_rate=0.1 * arguments.batch / 128,
@@ -346,13 +345,9 @@ def _train(
         **{"limit_val_batches": 0, **trainer},
     )
     pl.seed_everything(seed, verbose=False)
-    strategy(RawFormatModelSpace(attentive_mobilenet_cifar(), evaluator), SequentialExecutionEngine())
+    model = RawFormatModelSpace(attentive_mobilenet_cifar(), evaluator)
+    strategy.initialize(model, SequentialExecutionEngine())
     return evaluator
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
     python benchmarks/splitting.py --space nasbench201                      # one line of JSON
     python benchmarks/splitting.py --space nasbench201 --accelerator gpu --batch 256
 
-One run trains random images with the same subnets in the same order before and after the split, so that the ratio
-of its two halves compares equal work. A second run of each round trains the same with shared weights. Times are
-processor times of one thread on the CPU and wall times on a GPU: the median over rounds of the ratio in a round.
+A run trains random images with the same subnets in the same order before and after the split; another trains the
+same with shared weights, and both make their steps in turn. Times are processor times of one thread on the CPU and
+wall times on a GPU: the ratio of all steps together, and median and quartiles of the ratios of single steps, in both
+halves.
 Memory, in a step of the largest subnet: on a GPU the peak that the allocator saw; on the CPU weights, gradients and
 optimizer state, and the peak of what is kept for backward passes.
 """
@@ -16,8 +17,8 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,7 @@ import numpy as np  # isort: skip
 import pytorch_lightning as pl
 import torch
 from kept_bytes import KeptBytes
+from lockstep import compared, in_lockstep
 from nni.nas.evaluator.pytorch import Classification, DataLoader
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
@@ -55,32 +57,26 @@ class Repeated(PathSampler):
 
 
 class Meter(pl.Callback):
-    """Measure the time of the steps of each half after some warm-up, and the memory of its last step.
+    """Measure the memory of the last step of each half.
 
     Attributes:
-        seconds: For each half, seconds a step.
         memory: For each half, bytes.
     """
 
     def __init__(self, half: int) -> None:
         self.half = half
-        self.seconds: list[float] = []
         self.memory: list[int] = []
         self._kept = KeptBytes()
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
-        """Start the clock after the warm-up of a half; watch memory in its last step, apart from the time."""
-        place = batch_idx % self.half
-        if place == _WARMUP:
-            self.start = _clock(module.device)
-        if place == self.half - 1:
-            steps = self.half - 1 - _WARMUP
-            self.seconds.append((_clock(module.device) - self.start) / steps)
-            if module.device.type == "cpu":
-                self._kept = KeptBytes()
-                self._kept.__enter__()
-        if place == 0 and module.device.type == "cuda":
+        """Begin to watch."""
+        if batch_idx % self.half < self.half - 1:
+            return
+        if module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(module.device)
+        else:
+            self._kept = KeptBytes()
+            self._kept.__enter__()
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Read the memory of a half."""
@@ -100,13 +96,6 @@ def _held(module: Any, optimizer: Any) -> int:
     return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
 
 
-def _clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()
-
-
 def main() -> None:
     """Print the ratios as a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -119,47 +108,38 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
-    results: dict[str, list[Meter]] = {"shared": [], "split": []}
-    for number in range(arguments.rounds):
-        for name in list(results) if number % 2 == 0 else reversed(results):
-            results[name].append(_measured(name, number, arguments))
-    split, shared = results["split"], results["shared"]
-    print(
-        json.dumps(
-            {
-                "benchmark": "weight splitting",
-                **vars(arguments),
-                "ms": {
-                    f"{name} {half}": round(1e3 * statistics.median(meter.seconds[i] for meter in meters), 2)
-                    for name, meters in results.items()
-                    for i, half in enumerate(("first half", "second half"))
-                },
-                "MB": {
-                    name: round(statistics.median(meter.memory[1] for meter in meters) / 2**20, 1)
-                    for name, meters in results.items()
-                },
-                "time_after_to_before": _median(m.seconds[1] / m.seconds[0] for m in split),
-                "time_before_to_shared": _median(
-                    m.seconds[0] / s.seconds[0] for m, s in zip(split, shared, strict=True)
-                ),
-                "time_after_to_shared": _median(
-                    m.seconds[1] / s.seconds[1] for m, s in zip(split, shared, strict=True)
-                ),
-                "memory_after_to_shared": _median(
-                    m.memory[1] / s.memory[1] for m, s in zip(split, shared, strict=True)
-                ),
-                "torch": torch.__version__,
-            }
-        )
-    )
-
-
-def _median(values: Any) -> float:
-    return round(statistics.median(values), 3)
-
-
-def _measured(name: str, seed: int, arguments: argparse.Namespace) -> Meter:
     half = arguments.steps + _WARMUP + 1
+    turns: dict[str, tuple[list[float], list[float]]] = {"split": ([], []), "shared": ([], [])}
+    for number in range(arguments.rounds):
+        meters = {name: Meter(half) for name in turns}
+        contenders = {name: partial(_contender, arguments, name, number, meters[name], half) for name in turns}
+        for name, seconds in in_lockstep(contenders).items():
+            for part, values in enumerate(turns[name]):
+                # Apart from the warm-up and from the last step, whose memory is watched.
+                values += seconds[part * half + _WARMUP : (part + 1) * half - 1]
+    before, after = (compared(turns["split"][part], turns["shared"][part], 0) for part in (0, 1))
+    result = {
+        "benchmark": "weight splitting",
+        **vars(arguments),
+        "ms": {
+            f"{name} {part}": round(1e3 * statistics.median(values), 2)
+            for name, halves in turns.items()
+            for part, values in zip(("first half", "second half"), halves, strict=True)
+        },
+        "MB": {name: round(meter.memory[1] / 2**20, 1) for name, meter in meters.items()},
+        "time_to_shared_before": {key: round(value, 3) for key, value in before.items()},
+        "time_to_shared_after": {key: round(value, 3) for key, value in after.items()},
+        "time_after_to_before": round(after["total"] / before["total"], 3),
+        "memory_after_to_shared": round(meters["split"].memory[1] / meters["shared"].memory[1], 3),
+        "torch": torch.__version__,
+    }
+    print(json.dumps(result))
+
+
+def _contender(
+    arguments: argparse.Namespace, name: str, seed: int, meter: Meter, half: int, turns: pl.Callback
+) -> Callable[[], None]:
+    """Set up one training."""
     space, dependencies, depth = _space(arguments)
     rng = np.random.default_rng(seed)
     domain = Domain(space)
@@ -169,9 +149,13 @@ def _measured(name: str, seed: int, arguments: argparse.Namespace) -> Meter:
     # All milestones together, right where the second half begins.
     shares = [(half + 0.1 + 0.01 * level) / (2 * half) for level in range(depth)]
     store: WeightStore = WeightSplitting(dependencies, shares) if name == "split" else SharedWeights()
-    meter = Meter(half)
     strategy = SupernetStrategy(
-        paths=Repeated(samples), weights=store, callbacks=[meter], validate=0, recalibrate_batches=0, record=False
+        paths=Repeated(samples),
+        weights=store,
+        callbacks=[meter, turns],
+        validate=0,
+        recalibrate_batches=0,
+        record=False,
     )
     images = TensorDataset(
         torch.randn(2 * half * arguments.batch, 3, 32, 32), torch.randint(10, (2 * half * arguments.batch,))
@@ -196,8 +180,8 @@ def _measured(name: str, seed: int, arguments: argparse.Namespace) -> Meter:
         default_root_dir=tempfile.mkdtemp(),
     )
     pl.seed_everything(seed, verbose=False)
-    strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
-    return meter
+    strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+    return strategy.run
 
 
 def _space(arguments: argparse.Namespace) -> tuple[Any, str, int]:

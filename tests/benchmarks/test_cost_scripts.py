@@ -36,7 +36,7 @@ def test_splitting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
         "--rounds",
         "1",
         "--steps",
-        "1",
+        "2",
         "--batch",
         "2",
         "--cells",
@@ -54,12 +54,13 @@ def test_splitting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 
 def test_fairness(tmp_path: Path) -> None:
-    settings = ["--steps", "1", "--rounds", "1", "--channels", "4", "--size", "8", "--batch", "2"]
+    settings = ["--steps", "2", "--rounds", "1", "--channels", "4", "--size", "8", "--batch", "2"]
     load_script("fairness").main(["--out", str(tmp_path / "fairness.json"), *settings])
     result: dict[str, Any] = json.loads((tmp_path / "fairness.json").read_text(encoding="utf-8"))
-    assert result["step"]["rounds"][0]["draws_per_step"] == 5
+    assert result["step"]["draws_per_step"] == 5 and result["step"]["steps"] == 2
+    assert 0 < result["step"]["low"] <= result["step"]["median"] <= result["step"]["high"]
     assert result["memory"]["ratio"] == pytest.approx(1.0, abs=0.05)
-    assert result["few_shot"]["rounds"][0]["parts"] == 5
+    assert result["few_shot"]["parts"] == 5 and result["few_shot"]["steps"] == 2 * 5
 
 
 def test_importance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,5 +68,43 @@ def test_importance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["importance.py", "time", "--out", str(tmp_path / "time.json"), *settings])
     load_script("importance").main()
     summary = json.loads((tmp_path / "time.json").read_text(encoding="utf-8"))["summary"]
-    assert summary["SPOS"]["own_share"] == 0.0 and summary["SPOS"]["processor_ratio"] == 1.0
+    assert summary["SPOS"]["own_share"] == 0.0 and summary["SPOS"]["total"] == 1.0
     assert 0.0 < summary["PA&DA"]["own_share"] < 1.0
+
+
+def test_contenders_take_turns_and_stop_apart() -> None:
+    """Trainings of different lengths: every step of the shorter one lies between two of the longer one."""
+    lockstep = load_script("lockstep")
+    order: list[str] = []
+
+    def contender(name: str, steps: int) -> Any:
+        def make(turns: Any) -> Any:
+            def train() -> None:
+                for step in range(steps):
+                    turns.on_train_batch_start(None, None, None, step)
+                    order.append(name)
+                turns.on_train_end(None, None)
+
+            return train
+
+        return make
+
+    seconds = lockstep.in_lockstep({"a": contender("a", 6), "b": contender("b", 2)}, steps={"a": 2})
+    assert order == ["a", "a", "b", "a", "a", "b", "a", "a"]
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 2}
+    found = lockstep.compared([9.0, 2.0, 4.0, 6.0], [1.0, 1.0, 4.0, 2.0], skip=1)
+    assert found == {"total": 12 / 7, "median": 2.0, "low": 1.0, "high": 3.0}
+
+
+def test_a_failed_contender_ends_the_comparison() -> None:
+    lockstep = load_script("lockstep")
+
+    def make(turns: Any) -> Any:
+        def train() -> None:
+            turns.on_train_batch_start(None, None, None, 0)
+            raise RuntimeError("out of paths")
+
+        return train
+
+    with pytest.raises(RuntimeError, match="out of paths"):
+        lockstep.in_lockstep({"a": make, "b": make})
