@@ -5,8 +5,8 @@
 
 A run trains random images with the same subnets in the same order before and after the split; another trains the
 same with shared weights, and both make their steps in turn. Times are processor times of one thread on the CPU and
-wall times on a GPU: the ratio of all steps together, and median and quartiles of the ratios of single steps, in both
-halves.
+wall times on a GPU: the ratio of all steps together, and median and quartiles of the ratios of single steps,
+for both halves.
 Memory, in a step of the largest subnet: on a GPU the peak that the allocator saw; on the CPU weights, gradients and
 optimizer state, and the peak of what is kept for backward passes.
 """
