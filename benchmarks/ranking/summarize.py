@@ -32,6 +32,7 @@ Runs = list[dict[str, Any]]
 COLUMNS = {
     "tau": "tau",
     "tau_by_loss": "tau by loss",
+    "tau_with_params": "tau with the parameter count",
     "spearman": "Spearman",
     "precision_top10pct": "precision top 10 %",
     "tau_top10pct": "tau in top 10 %",
