@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from torch.optim import SGD
 
-from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.functional.param_groups import weights_only_decay
 from nni_supernet_ext.recipes._schedule import scheduled
+from nni_supernet_ext.recipes._spaces import settings_of
 from nni_supernet_ext.strategies.supernet import SupernetStrategy
 from nni_supernet_ext.weights import WeightSplitting
 
@@ -82,9 +82,4 @@ def conditional_evaluator_settings(space: str = "nasbench201") -> dict[str, Any]
         "nasbench201": {"learning_rate": 0.025, "weight_decay": 3e-4, "max_epochs": 250},
         "nasbench_macro": {"learning_rate": 0.1, "weight_decay": 5e-4, "max_epochs": 50},
     }
-    if space not in settings:
-        raise ConfigurationError(
-            f"Argument `space` is expected to be one of {list(settings)}, but got {space!r}. Use one of them, or "
-            "settings of your own."
-        )
-    return {**settings[space], "optimizer": weights_only_decay(SGD, momentum=0.9)}
+    return {**settings_of(space, settings), "optimizer": weights_only_decay(SGD, momentum=0.9)}

@@ -10,6 +10,7 @@ from torch.optim import SGD
 from nni_supernet_ext.data import ImportanceDataSampler
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.paths import ImportancePathSampler
+from nni_supernet_ext.recipes._spaces import settings_of
 from nni_supernet_ext.strategies.supernet import SupernetStrategy
 
 __all__ = ["panda", "panda_evaluator_settings"]
@@ -96,10 +97,5 @@ def panda_evaluator_settings(space: str = "nasbench201", epochs: int | None = No
         "darts": {"learning_rate": 0.025, "weight_decay": 3e-4, "max_epochs": 50},
         "mobilenet": {"learning_rate": 0.5, "weight_decay": 4e-5, "max_epochs": 120},
     }
-    if space not in settings:
-        raise ConfigurationError(
-            f"Argument `space` is expected to be one of {list(settings)}, but got {space!r}. Use one of them, or "
-            "settings of your own."
-        )
-    chosen = {**settings[space], "optimizer": partial(SGD, momentum=0.9)}
+    chosen = {**settings_of(space, settings), "optimizer": partial(SGD, momentum=0.9)}
     return chosen if epochs is None else {**chosen, "max_epochs": epochs}
