@@ -1,11 +1,11 @@
 """Time a training step against NNI's RandomOneShot and a bare PyTorch loop over the same draws.
 
-Every contender trains the same NAS-Bench-201 supernet on the same batches and subnets, in turn, several rounds; the
-result is the median over rounds of the ratio of step times within a round. One thread; processor time, so that
-other programs disturb less:
+Every contender trains the same NAS-Bench-201 supernet on the same batches and subnets, step by step in turn. One
+thread, processor time. The result is the ratio of all steps together, and median and quartiles of the ratios of
+single steps:
 
     python benchmarks/overhead.py                 # both scales
-    python benchmarks/overhead.py --scale tiny --rounds 3
+    python benchmarks/overhead.py --scale tiny --rounds 1
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ import argparse
 import functools
 import json
 import statistics
-import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ import nni_supernet_ext  # noqa: F401 - before NNI: makes torchvision importable
 import numpy as np  # isort: skip
 import pytorch_lightning as pl
 import torch
+from lockstep import Turns, compared, in_lockstep
 from nni.mutable import mutable as nni_mutable
 from nni.nas.evaluator.pytorch import Classification, DataLoader
 from nni.nas.execution import SequentialExecutionEngine
@@ -52,7 +51,8 @@ class Scale:
     warmup: int
 
 
-SCALES = {"tiny": Scale(4, 1, 8, 16, 250, 30), "normal": Scale(16, 5, 32, 64, 7, 1)}
+Contender = Callable[[Turns], Callable[[], None]]
+SCALES = {"tiny": Scale(4, 1, 8, 16, 200, 30), "normal": Scale(16, 5, 32, 64, 12, 1)}
 
 
 class SeededStates:
@@ -83,27 +83,11 @@ class Replay(PathSampler):
         return (Draw(self.samples[state.iteration]),)
 
 
-class Timer(pl.Callback):
-    """Time the steps after the warm-up."""
-
-    def __init__(self, scale: Scale) -> None:
-        self.scale, self.seconds = scale, 0.0
-
-    def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        """Start after the warm-up."""
-        if batch_idx == self.scale.warmup:
-            self.start = time.process_time()
-
-    def on_train_epoch_end(self, trainer, module):
-        """Stop after the last step."""
-        self.seconds = (time.process_time() - self.start) / (self.scale.steps - self.scale.warmup)
-
-
 def main() -> None:
     """Run the benchmark and print a line of JSON and a row for each contender."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=[*SCALES, "all"], default="all")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", help="append the results to this file, as JSON lines")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -123,29 +107,29 @@ def measure(name: str, scale: Scale, rounds: int) -> dict[str, object]:
         torch.randn(scale.batch * scale.steps, 3, scale.image, scale.image),
         torch.randint(10, (scale.batch * scale.steps,)),
     )
-    samples = _draws_of_nni(scale)
-    contenders: dict[str, Callable[[], float]] = {
-        "bare": lambda: _bare(scale, data, samples),
-        "nni": lambda: _lightning(scale, data, RandomOneShot()),
-        "ours": lambda: _lightning(scale, data, _ours(samples)),
-        "ours_calr_ms": lambda: _lightning(scale, data, _ours(samples, ComplexityAwareLR(), MomentumSeparation())),
+    samples, draws_made = _draws_of_nni(scale)
+    contenders: dict[str, Contender] = {
+        "bare": lambda turns: functools.partial(_bare, scale, data, samples, turns),
+        "nni": lambda turns: _nni(scale, data, turns, expected=draws_made),
+        "ours": lambda turns: _ours(scale, data, samples, turns),
+        "ours_calr_ms": lambda turns: _ours(scale, data, samples, turns, ComplexityAwareLR(), MomentumSeparation()),
     }
     times: dict[str, list[float]] = {key: [] for key in contenders}
     for number in range(rounds):
         order = list(contenders) if number % 2 == 0 else list(reversed(contenders))
-        for key in order:
-            times[key].append(contenders[key]())
-            print(f"{name} round {number + 1}/{rounds} {key}: {1e3 * times[key][-1]:.2f} ms", file=sys.stderr)
+        for key, seconds in in_lockstep({key: contenders[key] for key in order}).items():
+            times[key] += seconds[scale.warmup :]
     pairs = [("ours", "nni"), ("ours", "bare"), ("nni", "bare"), ("ours_calr_ms", "ours")]
-    ratios = {f"{a}/{b}": [x / y for x, y in zip(times[a], times[b], strict=True)] for a, b in pairs}
     return {
         "benchmark": "overhead",
         "scale": name,
         **vars(scale),
         "rounds": rounds,
         "ms": {key: round(1e3 * statistics.median(values), 3) for key, values in times.items()},
-        "ratio": {key: round(statistics.median(values), 3) for key, values in ratios.items()},
-        "ratio_range": {key: [round(min(v), 3), round(max(v), 3)] for key, v in ratios.items()},
+        "ratio": {
+            f"{a}/{b}": {key: round(value, 3) for key, value in compared(times[a], times[b], 0).items()}
+            for a, b in pairs
+        },
         "torch": torch.__version__,
     }
 
@@ -155,12 +139,12 @@ def _space(scale: Scale):
     return nasbench201(channels=scale.channels, cells_per_stage=scale.cells)
 
 
-def _draws_of_nni(scale: Scale) -> list[dict[str, str]]:
-    """Return the subnets that NNI will draw, so that the others train the same ones."""
-    nni_mutable.RandomState = SeededStates()
+def _draws_of_nni(scale: Scale) -> tuple[list[dict[str, str]], int]:
+    """Return the subnets that NNI will draw, so that the others train the same ones, and how many states it takes."""
+    nni_mutable.RandomState = states = SeededStates()
     module = RandomOneShot().configure_oneshot_module(_evaluator(scale, TensorDataset(torch.zeros(1))).module)
     module.training_module.set_model(RandomOneShot().mutate_model(_space(scale)))
-    return [dict(module.resample()) for _ in range(scale.steps)]
+    return [dict(module.resample()) for _ in range(scale.steps)], states.count
 
 
 def _evaluator(scale: Scale, data: TensorDataset) -> Classification:
@@ -183,32 +167,45 @@ def _evaluator(scale: Scale, data: TensorDataset) -> Classification:
     )
 
 
-def _ours(samples: Sequence[dict[str, str]], *callbacks: pl.Callback) -> SupernetStrategy:
-    return SupernetStrategy(paths=Replay(samples), callbacks=callbacks, validate=0, recalibrate_batches=0)
+def _ours(
+    scale: Scale, data: TensorDataset, samples: Sequence[dict[str, str]], turns: Turns, *callbacks: pl.Callback
+) -> Callable[[], None]:
+    strategy = SupernetStrategy(
+        paths=Replay(samples), callbacks=[*callbacks, turns], validate=0, recalibrate_batches=0, record=False
+    )
+    strategy.initialize(RawFormatModelSpace(_space(scale), _evaluator(scale, data)), SequentialExecutionEngine())
+    return strategy.run
 
 
-def _lightning(scale: Scale, data: TensorDataset, strategy) -> float:
-    evaluator, timer = _evaluator(scale, data), Timer(scale)
-    evaluator.trainer.callbacks.append(timer)
-    nni_mutable.RandomState = SeededStates()
-    strategy(RawFormatModelSpace(_space(scale), evaluator), SequentialExecutionEngine())
-    return timer.seconds
+def _nni(scale: Scale, data: TensorDataset, turns: Turns, expected: int) -> Callable[[], None]:
+    evaluator, strategy = _evaluator(scale, data), RandomOneShot()
+    evaluator.trainer.callbacks.append(turns)
+    strategy.initialize(RawFormatModelSpace(_space(scale), evaluator), SequentialExecutionEngine())
+
+    def train() -> None:
+        nni_mutable.RandomState = states = SeededStates()
+        strategy.run()
+        if states.count != expected:
+            raise RuntimeError(
+                f"NNI is expected to draw from {expected} random states, but drew from {states.count}."
+            )
+
+    return train
 
 
-def _bare(scale: Scale, data: TensorDataset, samples: Sequence[dict[str, str]]) -> float:
+def _bare(scale: Scale, data: TensorDataset, samples: Sequence[dict[str, str]], turns: Turns) -> None:
     """The loop one writes by hand: draw, activate, forward, backward, step; no metrics, no logging."""
     space = SupernetStrategy().mutate_model(_space(scale))
-    supernet, rng, start = Supernet(space), np.random.default_rng(0), 0.0
+    supernet, rng = Supernet(space), np.random.default_rng(0)
     optimizer = torch.optim.SGD(space.parameters(), lr=0.025, momentum=0.9, nesterov=True, weight_decay=5e-4)
     for step, (x, y) in enumerate(DataLoader(data, batch_size=scale.batch)):
-        if step == scale.warmup:
-            start = time.process_time()
+        turns.on_train_batch_start(None, None, (x, y), step)
         supernet.domain.random(rng)
         supernet.activate(samples[step])
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(space(x), y).backward()
         optimizer.step()
-    return (time.process_time() - start) / (scale.steps - scale.warmup)
+    turns.on_train_end(None, None)
 
 
 if __name__ == "__main__":
