@@ -140,7 +140,7 @@ def _space(scale: Scale):
 
 
 def _draws_of_nni(scale: Scale) -> tuple[list[dict[str, str]], int]:
-    """Return the subnets that NNI will draw, so that the others train the same ones, and how many states it takes."""
+    """Return the subnets that NNI will draw, for the others to train, and how many random states it takes."""
     nni_mutable.RandomState = states = SeededStates()
     module = RandomOneShot().configure_oneshot_module(_evaluator(scale, TensorDataset(torch.zeros(1))).module)
     module.training_module.set_model(RandomOneShot().mutate_model(_space(scale)))
