@@ -129,7 +129,7 @@ def step_cost(options: argparse.Namespace) -> dict[str, Any]:
         for name, values in found.items():
             seconds[name] += values[1:]
     return {
-        **compared(seconds["fair"], seconds["uniform"], 0),
+        **compared(seconds["fair"], seconds["uniform"]),
         "draws_per_step": draws,
         "steps": len(seconds["fair"]),
     }
@@ -190,7 +190,7 @@ def few_shot_cost(options: argparse.Namespace) -> dict[str, Any]:
             found = in_lockstep({"few_shot": few_shot, "alone": alone})
         for name, values in found.items():
             seconds[name] += [value for number, value in enumerate(values) if number % steps]
-    return {**compared(seconds["few_shot"], seconds["alone"], 0), "parts": parts, "steps": len(seconds["alone"])}
+    return {**compared(seconds["few_shot"], seconds["alone"]), "parts": parts, "steps": len(seconds["alone"])}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -119,6 +119,7 @@ def measure_time(arguments: Any) -> dict[str, Any]:
     data = TensorDataset(images, torch.randint(10, (n,)))
     steps: dict[str, list[float]] = {name: [] for name in (*METHODS, WATCH)}
     spent: dict[str, list[float]] = {name: [0.0] for name in steps}
+    total = dict.fromkeys(steps, 0.0)
     for index in range(arguments.rounds):
         contenders = {
             name: partial(_contender, name, spent[name], data=data, arguments=arguments, seed=index)
@@ -127,10 +128,11 @@ def measure_time(arguments: Any) -> dict[str, Any]:
         for name, seconds in in_lockstep(contenders).items():
             # The first steps meet an empty cache.
             steps[name] += seconds[_SKIP:]
+            total[name] += sum(seconds)
     summary = {
         name: {
-            **compared(seconds, steps["SPOS"], 0),
-            "own_share": spent[name][0] / sum(seconds),
+            **compared(seconds, steps["SPOS"]),
+            "own_share": spent[name][0] / total[name],
             "milliseconds": 1e3 * statistics.median(seconds),
         }
         for name, seconds in steps.items()

@@ -140,19 +140,17 @@ def in_lockstep(
     return {name: turn.seconds for name, turn in turns.items()}
 
 
-def compared(seconds: Sequence[float], reference: Sequence[float], skip: int) -> dict[str, float]:
+def compared(seconds: Sequence[float], reference: Sequence[float]) -> dict[str, float]:
     """Compare two contenders that made the same steps.
 
     Args:
         seconds: Of one.
         reference: Of the other.
-        skip: Steps at the beginning to leave out.
 
     Returns:
         ``total``: ratio of all seconds, work at the ends of epochs included; ``median``, ``low`` and ``high``:
         median and quartiles of the ratios of single steps.
     """
-    own, others = seconds[skip:], reference[skip:]
-    ratios = [a / b for a, b in zip(own, others, strict=True)]
+    ratios = [a / b for a, b in zip(seconds, reference, strict=True)]
     low, median, high = statistics.quantiles(ratios, n=4)
-    return {"total": sum(own) / sum(others), "median": median, "low": low, "high": high}
+    return {"total": sum(seconds) / sum(reference), "median": median, "low": low, "high": high}

@@ -127,7 +127,7 @@ def measure(name: str, scale: Scale, rounds: int) -> dict[str, object]:
         "rounds": rounds,
         "ms": {key: round(1e3 * statistics.median(values), 3) for key, values in times.items()},
         "ratio": {
-            f"{a}/{b}": {key: round(value, 3) for key, value in compared(times[a], times[b], 0).items()}
+            f"{a}/{b}": {key: round(value, 3) for key, value in compared(times[a], times[b]).items()}
             for a, b in pairs
         },
         "torch": torch.__version__,

@@ -161,7 +161,7 @@ def measure_cost(arguments: argparse.Namespace) -> None:
         **{key: value for key, value in vars(arguments).items() if key != "command"},
         "ms": {name: round(1e3 * statistics.median(values), 2) for name, values in turns.items()},
         "time_ratio": {
-            name: {key: round(value, 3) for key, value in compared(values, plain, 0).items()}
+            name: {key: round(value, 3) for key, value in compared(values, plain).items()}
             for name, values in turns.items()
         },
         "memory_ratio_to_largest": {

@@ -117,7 +117,7 @@ def main() -> None:
             for part, values in enumerate(turns[name]):
                 # Apart from the warm-up and from the last step, whose memory is watched.
                 values += seconds[part * half + _WARMUP : (part + 1) * half - 1]
-    before, after = (compared(turns["split"][part], turns["shared"][part], 0) for part in (0, 1))
+    before, after = (compared(turns["split"][part], turns["shared"][part]) for part in (0, 1))
     result = {
         "benchmark": "weight splitting",
         **vars(arguments),

@@ -190,13 +190,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     protocol = PROTOCOLS[options.protocol]
     if options.epochs:
-        protocol = dataclasses.replace(protocol, epochs=options.epochs)
+        name = f"{protocol.name}+epochs={options.epochs}"
+        protocol = dataclasses.replace(protocol, name=name, epochs=options.epochs)
+    done = _done(options.out)
     for seed in map(int, options.seeds.split(",")):
         for method in options.methods.split(","):
+            if (protocol.name, method, seed) in done:
+                continue
             line = diagnose(protocol, method, seed, options.data)
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             print(f"{method} seed {seed}: done", flush=True)
+
+
+def _done(out: Path) -> set[tuple[str, str, int]]:
+    texts = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
+    lines = [json.loads(text) for text in texts]
+    return {(line["protocol"], line["method"], line["seed"]) for line in lines}
 
 
 if __name__ == "__main__":

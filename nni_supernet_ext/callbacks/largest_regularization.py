@@ -82,13 +82,12 @@ class LargestSubnetRegularization(SupernetCallback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Read the rates and switch them off, also for what a path sampler tries before it draws."""
         self._restore()
-        self._rates = [getattr(module, name) for module, name in self._modules]
-        self._set([0.0] * len(self._rates))
+        self._set([0.0] * len(self._read()))
 
     def on_draws(self, state: StepState) -> None:
         """Set the rates of the first draw."""
         if self._rates is None:  # a step outside a training
-            self._rates = [getattr(module, name) for module, name in self._modules]
+            self._read()
         self._switch(state.draws[0])
 
     def on_after_draw(self, state: StepState) -> None:
@@ -103,6 +102,10 @@ class LargestSubnetRegularization(SupernetCallback):
         """Put the rates back where a step was not finished."""
         self._restore()
         self._modules = []
+
+    def _read(self) -> list[Any]:
+        self._rates = [getattr(module, name) for module, name in self._modules]
+        return self._rates
 
     def _switch(self, draw: Draw) -> None:
         assert self._rates is not None

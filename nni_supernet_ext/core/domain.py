@@ -142,7 +142,7 @@ class Domain:
         Raises:
             ConstraintError: 1,000 draws in a row gave the same candidate: there is hardly another.
         """
-        draw = dict(self._drawers)[label]
+        draw = next(draw for own, draw in self._drawers if own == label)
         for _ in range(_PATIENCE):
             drawn = draw(rng)
             if drawn != candidate:
