@@ -12,19 +12,20 @@ import torch
 from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from nni_supernet_ext._compat.lightning_log import StepLog
 from nni_supernet_ext._compat.lightning_loops import restart_train_iterator
 from nni_supernet_ext.core.callback import HOOKS, overrides
 from nni_supernet_ext.core.checkpoint import Fingerprint
 from nni_supernet_ext.core.component import Component
+from nni_supernet_ext.core.configured import optimizer_and_schedulers
 from nni_supernet_ext.core.draw import Draw
 from nni_supernet_ext.core.forwarding import forward_hooks
 from nni_supernet_ext.core.guard import NonFiniteGuard
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.progress import annotated_progress_bar
 from nni_supernet_ext.core.random_state import capture_random_state, restore_random_state
+from nni_supernet_ext.core.run_length import total_iterations
 from nni_supernet_ext.core.slots import PathSampler
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.core.validation import SubnetValidation
@@ -76,24 +77,13 @@ class SupernetModule(BaseOneShotLightningModule):
     def configure_optimizers(self) -> Any:
         """Make the evaluator's optimizer and check it against the plan."""
         configured = self.training_module.configure_optimizers()
-        optimizers, schedulers = _split_optimizers(configured)
-        if len(optimizers) != 1:
-            raise ConfigurationError(
-                f"The evaluator's `configure_optimizers` is expected to return one optimizer, but got "
-                f"{len(optimizers)}. Use one optimizer with several parameter groups."
-            )
-        self.plan.optimizer, self.plan.schedulers = optimizers[0], schedulers
-        if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
-            raise ConfigurationError(
-                "The evaluator's learning-rate scheduler is expected to depend on the step or epoch only, but "
-                "got ReduceLROnPlateau. Use for example CosineAnnealingLR."
-            )
+        self.plan.optimizer, self.plan.schedulers = optimizer_and_schedulers(configured)
         self.plan.check()
         return configured
 
     def on_train_start(self) -> None:
         """Prepare all components, in a fixed order, and take over the state of a checkpoint."""
-        self.state.total_iterations = _total_iterations(self.trainer, self.plan)
+        self.state.total_iterations = total_iterations(self.trainer, self.plan)
         self.plan.total_iterations = self.state.total_iterations
         for component in self._parts().values():
             component.prepare(self.plan)
@@ -292,40 +282,3 @@ def _checked_draws(paths: PathSampler, draws: Sequence[Draw]) -> Sequence[Draw]:
         f"`draws_per_step` says, but got {len(draws)}. Set {name}.draws_per_step to what it returns, or to None "
         "where that varies."
     )
-
-
-def _split_optimizers(configured: Any) -> tuple[list[Optimizer], list[Any]]:
-    """Read Lightning's forms of ``configure_optimizers`` into optimizers and schedulers."""
-    if configured is None:
-        return [], []
-    if isinstance(configured, Optimizer):
-        return [configured], []
-    if isinstance(configured, dict):
-        configured = [configured]
-    if len(configured) == 2 and all(isinstance(part, (list, tuple)) for part in configured):
-        return list(configured[0]), [_scheduler(entry) for entry in configured[1]]
-    optimizers = [entry["optimizer"] if isinstance(entry, dict) else entry for entry in configured]
-    schedulers = [
-        _scheduler(entry["lr_scheduler"])
-        for entry in configured
-        if isinstance(entry, dict) and entry.get("lr_scheduler") is not None
-    ]
-    return optimizers, schedulers
-
-
-def _scheduler(entry: Any) -> Any:
-    return entry["scheduler"] if isinstance(entry, dict) else entry
-
-
-def _total_iterations(trainer: Any, plan: Plan) -> int | None:
-    """Count the batches of the whole training; None where it has no known end."""
-    per_epoch = trainer.num_training_batches
-    limits = []
-    if trainer.max_epochs not in (None, -1) and per_epoch != float("inf"):
-        limits.append(int(per_epoch) * trainer.max_epochs)
-    if trainer.max_steps not in (None, -1):
-        draws = plan.paths.draws_per_step if plan.step_every == "subnet" else 1
-        if draws is None:
-            return None  # It depends on what is drawn.
-        limits.append(-(-trainer.max_steps // draws))
-    return min(limits) if limits else None

@@ -1,7 +1,8 @@
 """NNI strategies: train a supernet, search it."""
 
 from nni_supernet_ext.strategies.best_of_parts import RetrainedSubnet, retrain_best_of_parts
-from nni_supernet_ext.strategies.evolution import EvaluatedSubnet, SupernetEvolution
+from nni_supernet_ext.strategies.evaluated import EvaluatedSubnet
+from nni_supernet_ext.strategies.evolution import SupernetEvolution
 from nni_supernet_ext.strategies.few_shot import FewShotStrategy
 from nni_supernet_ext.strategies.gradient_split import GradientSplit
 from nni_supernet_ext.strategies.retrain import retrain

@@ -11,7 +11,7 @@ from torch import nn
 
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import ConfigurationError, DataError
-from nni_supernet_ext.strategies.evolution import EvaluatedSubnet
+from nni_supernet_ext.strategies.evaluated import EvaluatedSubnet
 from nni_supernet_ext.strategies.quality import quality
 from nni_supernet_ext.strategies.retrain import retrain
 from nni_supernet_ext.strategies.sub_supernets import SubSupernetWeights

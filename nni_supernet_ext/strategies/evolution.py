@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,9 @@ from nni_supernet_ext.recording import Recording, open_recording
 from nni_supernet_ext.strategies.breeding import Breeding
 from nni_supernet_ext.strategies.budget import Budget
 from nni_supernet_ext.strategies.distributed import DistributedEvaluation
+from nni_supernet_ext.strategies.evaluated import EvaluatedSubnet
+from nni_supernet_ext.strategies.evaluation_data import checked_evaluator, loader_of
+from nni_supernet_ext.strategies.evolution_checks import argument_problems
 from nni_supernet_ext.strategies.journal import Journal
 from nni_supernet_ext.strategies.quality import quality
 from nni_supernet_ext.strategies.subnet_batch import share_supernet
@@ -36,29 +38,6 @@ from nni_supernet_ext.strategies.subnet_model import SubnetModel
 from nni_supernet_ext.weights.shared import SharedWeights
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EvaluatedSubnet:
-    """A subnet that the search has evaluated.
-
-    Attributes:
-        sample: Architecture.
-        metrics: What the evaluator's ``validation_step`` logged, averaged over the validation data.
-        parameters: Number of parameters of the subnet.
-        flops: Multiply-adds per example, or None where FLOPs were not counted.
-
-    Example:
-        >>> first = EvaluatedSubnet({'op': 'conv', 'width': 4}, {'val_acc': 0.4}, parameters=310, flops=None)
-        >>> second = EvaluatedSubnet({'op': 'skip', 'width': 8}, {'val_acc': 0.5}, parameters=322, flops=None)
-        >>> max([first, second], key=lambda subnet: subnet.metrics['val_acc']).sample  # of a search's `history`
-        {'op': 'skip', 'width': 8}
-    """
-
-    sample: dict[str, Any]
-    metrics: dict[str, float]
-    parameters: float
-    flops: float | None
 
 
 class SupernetEvolution(Strategy):
@@ -165,7 +144,9 @@ class SupernetEvolution(Strategy):
         self._models: list[SubnetModel] = []
         self._restored: dict[str, dict[str, float]] = {}
         self._distributed: DistributedEvaluation | None = None
-        self._check()
+        problems = argument_problems(self)
+        if problems:
+            raise ConfigurationError(problems)
 
     # What NNI calls
 
@@ -183,14 +164,14 @@ class SupernetEvolution(Strategy):
                 f"Every choice is expected to have finitely many candidates for SupernetEvolution, but got "
                 f"{infinite} without. Use LayerChoice, InputChoice or nni.choice there."
             )
-        evaluator = _checked(model_space.evaluator)
+        evaluator = checked_evaluator(model_space.evaluator)
         # Lightning brings a trained model back to the CPU; the search runs where the trainer would.
         self._home = next(self.supernet.model.parameters()).device
         self._evaluate = SubnetEvaluator(
             self.supernet,
             evaluator.module,
-            _loader(evaluator, "val"),
-            calibration=_loader(evaluator, "train"),
+            loader_of(evaluator, "val"),
+            calibration=loader_of(evaluator, "train"),
             recalibrate_batches=self.recalibrate_batches,
             limit_batches=self.limit_batches,
             seed=self.seed,
@@ -335,14 +316,14 @@ class SupernetEvolution(Strategy):
             assert running is not None  # Only an experiment makes such an engine.
             folder = running.working_directory.expanduser().absolute() / running.id
         settings = {
-            "calibration": _loader(evaluator, "train"),
+            "calibration": loader_of(evaluator, "train"),
             "recalibrate_batches": self.recalibrate_batches,
             "limit_batches": self.limit_batches,
             "seed": self.seed,
             "activate": self.weights.activate,
         }
         path = folder / "shared_supernet.pkl"
-        share_supernet(path, self.supernet, evaluator.module, _loader(evaluator, "val"), settings)
+        share_supernet(path, self.supernet, evaluator.module, loader_of(evaluator, "val"), settings)
         sign = 1 if self.mode == "max" else -1
         return DistributedEvaluation(engine, path, self.subnets_per_trial, self.metric, sign)
 
@@ -350,60 +331,9 @@ class SupernetEvolution(Strategy):
         return quality(model.results[self.metric], self.mode)
 
     def _example(self, evaluator: Lightning) -> Any:
-        batch = next(detached_batches(_loader(evaluator, "val"), 1, self.seed))
+        batch = next(detached_batches(loader_of(evaluator, "val"), 1, self.seed))
         return example_inputs(evaluator.module, batch, self.supernet.model)
-
-    def _check(self) -> None:
-        bounds: Mapping[str, tuple[Any, bool, str]] = {
-            "population": (self.population, _is_count(self.population), "a positive integer"),
-            "cycles": (self.cycles, _is_count(self.cycles + 1), "an integer of at least 0"),
-            "subnets_per_trial": (
-                self.subnets_per_trial,
-                _is_count(self.subnets_per_trial),
-                "a positive integer",
-            ),
-            "parents": (self.parents, _is_count(self.parents), "a positive integer"),
-            "mutation_probability": (
-                self.mutation_probability,
-                0 < self.mutation_probability <= 1,
-                "in (0, 1]",
-            ),
-            "crossover_share": (self.crossover_share, 0 <= self.crossover_share <= 1, "in [0, 1]"),
-            "mode": (self.mode, self.mode in ("max", "min"), "'max' or 'min'"),
-        }
-        problems = [
-            f"Argument `{name}` is expected to be {expected}, but got {value!r}. Correct it."
-            for name, (value, good, expected) in bounds.items()
-            if not good
-        ]
-        if problems:
-            raise ConfigurationError(problems)
 
 
 def _is_distributed(engine: Any) -> bool:
     return isinstance(engine, TrainingServiceExecutionEngine)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and value > 0
-
-
-def _checked(evaluator: Any) -> Lightning:
-    if not isinstance(evaluator, Lightning):
-        raise ConfigurationError(
-            f"The evaluator is expected to be an NNI Lightning evaluator, but got {type(evaluator).__name__}. Use "
-            "the one the supernet was trained with."
-        )
-    if evaluator.datamodule is None and evaluator.val_dataloaders is None:
-        raise ConfigurationError(
-            "Argument `val_dataloaders` of the evaluator is expected to be a loader, but got None. Give the "
-            "search validation data."
-        )
-    return evaluator
-
-
-def _loader(evaluator: Lightning, stage: str) -> Any:
-    if evaluator.datamodule is not None:
-        evaluator.datamodule.setup("fit")
-        return getattr(evaluator.datamodule, f"{stage}_dataloader")()
-    return getattr(evaluator, f"{stage}_dataloaders")

@@ -53,9 +53,7 @@ class KeepState(pl.Callback):
     def _keep(self, trainer: Any, pl_module: Any, state_of: Callable[[Any], Any]) -> None:
         self._kept = True
         self.optimizer = copy.deepcopy(trainer.optimizers[0].state_dict()["state"])
-        self.momentum = {
-            type(part).__name__: copy.deepcopy(state_of(part)) for part in _momentum_owners(pl_module)
-        }
+        self.momentum = {type(part).__name__: copy.deepcopy(state_of(part)) for part in _momentum_owners(pl_module)}
 
 
 class TakeState(pl.Callback):

@@ -15,7 +15,7 @@ from nni_supernet_ext.core import resolve_complexity
 from nni_supernet_ext.errors import CheckpointError, ConfigurationError, ConstraintError, SpaceError
 from nni_supernet_ext.spaces import nasbench201
 from nni_supernet_ext.strategies import SupernetEvolution, SupernetStrategy
-from nni_supernet_ext.strategies.evolution import EvaluatedSubnet
+from nni_supernet_ext.strategies.evaluated import EvaluatedSubnet
 from nni_supernet_ext.strategies.journal import sample_key
 from nni_supernet_ext.testing import ToySpace, toy_evaluator
 
@@ -176,6 +176,25 @@ def test_bad_arguments_are_refused_together():
     with pytest.raises(ConfigurationError) as error:
         SupernetEvolution(population=0, mutation_probability=2.0, mode="best", crossover_share=-1)
     assert len(error.value.problems) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cycles", "5"),
+        ("parents", 2.5),
+        ("recalibrate_batches", -1),
+        ("limit_batches", 0),
+        ("seed", -1),
+        ("max_parameters", "1M"),
+        ("max_flops", 0),
+        ("mutation_probability", None),
+        ("metric", None),
+    ],
+)
+def test_a_bad_argument_is_named(name, value):
+    with pytest.raises(ConfigurationError, match=f"`{name}` is expected to be .* but got {value!r}"):
+        SupernetEvolution(**{name: value})
 
 
 @pytest.mark.parametrize(("mode", "best"), [("min", 0.5), ("max", 0.7)])

@@ -1,0 +1,51 @@
+"""Which arguments of an evolutionary search are out of range."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+
+def argument_problems(search: Any) -> list[str]:
+    """Return a message for each argument that is out of range.
+
+    Args:
+        search: A `SupernetEvolution` with its arguments as attributes.
+
+    Returns:
+        The messages, none where all is well.
+    """
+    return [
+        f"Argument `{name}` is expected to be {expected}, but got {getattr(search, name)!r}. Correct it."
+        for name, (good, expected) in _RULES.items()
+        if not good(getattr(search, name))
+    ]
+
+
+def _is_count(value: Any, least: int = 1) -> bool:
+    return isinstance(value, Integral) and int(value) >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real)
+
+
+_POSITIVE = (_is_count, "a positive integer")
+_NOT_NEGATIVE = (lambda value: _is_count(value, 0), "an integer of at least 0")
+_BOUND = (lambda value: value is None or (_is_number(value) and value > 0), "a positive number or None")
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "population": _POSITIVE,
+    "cycles": _NOT_NEGATIVE,
+    "parents": _POSITIVE,
+    "subnets_per_trial": _POSITIVE,
+    "recalibrate_batches": _NOT_NEGATIVE,
+    "limit_batches": (lambda value: value is None or _is_count(value), "a positive integer or None"),
+    "seed": _NOT_NEGATIVE,
+    "max_parameters": _BOUND,
+    "max_flops": _BOUND,
+    "mutation_probability": (lambda value: _is_number(value) and 0 < value <= 1, "in (0, 1]"),
+    "crossover_share": (lambda value: _is_number(value) and 0 <= value <= 1, "in [0, 1]"),
+    "metric": (lambda value: isinstance(value, str), "the name of a logged metric"),
+    "mode": (lambda value: value in ("max", "min"), "'max' or 'min'"),
+}
