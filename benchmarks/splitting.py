@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="steps before, and again after the split")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--cells", type=int, default=5, help="cells per stage of NAS-Bench-201")
+    parser.add_argument("--optimizer-state", choices=("copied", "zeroed", "shared"), default="copied")
     parser.add_argument("--accelerator", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -148,7 +149,9 @@ def _contender(
     samples[-1] = {label: _LARGEST[arguments.space] for label in domain.labels}
     # All milestones together, right where the second half begins.
     shares = [(half + 0.1 + 0.01 * level) / (2 * half) for level in range(depth)]
-    store: WeightStore = WeightSplitting(dependencies, shares) if name == "split" else SharedWeights()
+    state = arguments.optimizer_state
+    split = name == "split"
+    store: WeightStore = WeightSplitting(dependencies, shares, optimizer_state=state) if split else SharedWeights()
     strategy = SupernetStrategy(
         paths=Repeated(samples),
         weights=store,
