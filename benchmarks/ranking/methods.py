@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -173,5 +174,6 @@ PARTS: dict[str, Part] = {
     # sandwich rule, with labels for all subnets or with distillation from the largest
     "sandwich": _sandwich,
     "distil": _plain(objective=InplaceDistillation),
+    "distil_alpha": _plain(objective=partial(InplaceDistillation, "adaptive_alpha")),
 }
 MODIFIERS = {"long": "all batches, whatever the passes on each cost"}

@@ -39,6 +39,7 @@ COLUMNS = {
     "best_of_top1": "top 1",
     "best_of_top10": "best of top 10",
     "improvement_top10": "improvement of top 10",
+    "mean_predicted": "mean accuracy of subnets",
     "train_seconds": "training s",
     "train_cpu_seconds": "training core s",
     "evaluation_seconds": "evaluation s",
