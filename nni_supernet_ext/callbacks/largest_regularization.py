@@ -27,7 +27,8 @@ class LargestSubnetRegularization(SupernetCallback):
     Args:
         roles: Roles of the draws that keep their rates. Default the largest subnet.
         modules: Further module types -> name of the attribute with their rate. Known without it: torch's
-            dropout layers, torchvision's ``StochasticDepth``, timm's ``DropPath``, NNI's ``DropPath_``.
+            dropout layers, the dropout inside its attention and recurrent layers, torchvision's
+            ``StochasticDepth``, timm's ``DropPath``, NNI's ``DropPath_``.
 
     Raises:
         ConfigurationError: The space has no such module.
@@ -127,4 +128,6 @@ class LargestSubnetRegularization(SupernetCallback):
                 return name
         if isinstance(module, _DropoutNd):
             return "p"
+        if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)) and module.dropout > 0:
+            return "dropout"
         return _BY_NAME.get(type(module).__name__)

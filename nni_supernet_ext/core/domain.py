@@ -33,7 +33,8 @@ class Domain:
     Attributes:
         mutables: Label -> NNI mutable that produces a value of the sample, in the space's order.
         candidates: Label -> list of candidates, for the finite choices with one chosen value.
-        options: The same, with the choices of several values (``InputChoice``) too.
+        singles: The same, with an ``InputChoice`` of one input too, whose values are lists of one.
+        options: As ``candidates``, with the choices of several values (``InputChoice``) too.
 
     Raises:
         SpaceError: The space has no choice at all.
@@ -65,6 +66,11 @@ class Domain:
             label: list(mutable.values)
             for label, mutable in self.mutables.items()
             if isinstance(mutable, Categorical)
+        }
+        self.singles: dict[str, list[Any]] = self.candidates | {
+            label: list(mutable.grid())
+            for label, mutable in self.mutables.items()
+            if isinstance(mutable, CategoricalMultiple) and mutable.n_chosen == 1
         }
         self.options: dict[str, list[Any]] = {
             label: list(mutable.values)

@@ -10,6 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
+from pytorch_lightning.plugins.precision import DoublePrecision
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -19,17 +20,15 @@ from nni_supernet_ext.core.callback import HOOKS, overrides
 from nni_supernet_ext.core.checkpoint import Fingerprint
 from nni_supernet_ext.core.component import Component
 from nni_supernet_ext.core.configured import optimizer_and_schedulers
-from nni_supernet_ext.core.draw import Draw
+from nni_supernet_ext.core.draw_checks import checked_draws
 from nni_supernet_ext.core.forwarding import forward_hooks
 from nni_supernet_ext.core.guard import NonFiniteGuard
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.progress import annotated_progress_bar
 from nni_supernet_ext.core.random_state import capture_random_state, restore_random_state
 from nni_supernet_ext.core.run_length import total_iterations
-from nni_supernet_ext.core.slots import PathSampler
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.core.validation import SubnetValidation
-from nni_supernet_ext.errors import ConfigurationError
 
 CHECKPOINT_KEY = "nni_supernet_ext"
 
@@ -44,21 +43,14 @@ class SupernetModule(BaseOneShotLightningModule):
         training_module: The evaluator's Lightning module.
         plan: The checked plan of the run.
         validation: Which subnets are validated, and how.
-        set_to_none: Whether gradients are dropped (True) or zeroed (False) before each optimizer step.
     """
 
-    def __init__(
-        self,
-        training_module: Any,
-        plan: Plan,
-        validation: SubnetValidation,
-        set_to_none: bool,
-    ) -> None:
+    def __init__(self, training_module: Any, plan: Plan, validation: SubnetValidation) -> None:
         super().__init__(training_module)
         self.plan = plan
         self.state = StepState()
         self.validation = validation
-        self._set_to_none = set_to_none
+        self._set_to_none = plan.set_to_none
         self._guard = NonFiniteGuard()
         self._rng = np.random.default_rng(plan.seed)
         self._hooks: dict[str, list[Callable[..., None]]] = {hook: [] for hook in HOOKS}
@@ -110,7 +102,7 @@ class SupernetModule(BaseOneShotLightningModule):
         state, plan = self.state, self.plan
         state.epoch, state.batch, state.batch_idx = self.current_epoch, batch, batch_idx
         state.task_loss = self._task_loss
-        state.draws = _checked_draws(plan.paths, plan.paths.draws(self._rng, state))
+        state.draws = checked_draws(plan.paths, plan.paths.draws(self._rng, state))
         state.scales = [draw.weight for draw in state.draws]
         state.gradient_scale = 1.0
         state.index = 0
@@ -191,6 +183,13 @@ class SupernetModule(BaseOneShotLightningModule):
 
     # Validation
 
+    def on_validation_model_zero_grad(self) -> None:
+        """Do as a step would: validation must not decide which weights go on moving."""
+        if self._set_to_none:
+            super().on_validation_model_zero_grad()
+        else:
+            self.zero_grad(set_to_none=False)
+
     def on_validation_epoch_start(self) -> None:
         """Prepare the fixed subnets: recalibrated BN statistics for each."""
         self.validation.start(self)
@@ -235,6 +234,9 @@ class SupernetModule(BaseOneShotLightningModule):
             "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
             "random": capture_random_state(self.trainer.train_dataloader),
             "components": {name: part.checkpoint_state() for name, part in self._parts().items()},
+            "with_gradient": []
+            if self._set_to_none
+            else [n for n, p in self.named_parameters() if p.grad is not None],
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -242,6 +244,9 @@ class SupernetModule(BaseOneShotLightningModule):
         self.training_module.on_load_checkpoint(checkpoint)
         self._restored = self._fingerprint.checked(checkpoint.get(CHECKPOINT_KEY))
         self.validation.results = self._restored["validation"]
+        if isinstance(self.trainer.precision_plugin, DoublePrecision):
+            # Lightning does so after it has filled the weights, which then have lost half their digits.
+            self.trainer.precision_plugin.convert_module(self)
 
     def restored_state(self, part: Component) -> dict[str, Any]:
         """Return a component's state in the checkpoint of a run that was over already and trains no further."""
@@ -265,20 +270,10 @@ class SupernetModule(BaseOneShotLightningModule):
         for name, part in self._parts().items():
             if name in restored["components"]:
                 part.restore_state(restored["components"][name])
+        weights = dict(self.named_parameters())
+        for name in restored["with_gradient"]:
+            weights[name].grad = torch.zeros_like(weights[name])
         # With several ranks each has a state of its own, and the checkpoint holds only the first one's.
         if self.trainer.world_size == 1:
             restore_random_state(restored["random"], self.trainer.train_dataloader)
             restart_train_iterator(self.trainer)
-
-
-def _checked_draws(paths: PathSampler, draws: Sequence[Draw]) -> Sequence[Draw]:
-    """Return the draws of a step if there are as many as the sampler says."""
-    expected = paths.draws_per_step
-    if draws and (expected is None or len(draws) == expected):
-        return draws
-    name = type(paths).__name__
-    raise ConfigurationError(
-        f"Method `draws` of {name} is expected to return {expected or 'at least one'} draw(s), as its attribute "
-        f"`draws_per_step` says, but got {len(draws)}. Set {name}.draws_per_step to what it returns, or to None "
-        "where that varies."
-    )

@@ -39,6 +39,7 @@ class Plan:
         training_module: The evaluator's Lightning module.
         trainer: The evaluator's Lightning trainer.
         train_loader: Function that returns the evaluator's training loader.
+        set_to_none: Whether gradients are dropped (True, default) or zeroed before each optimizer step.
         optimizer: The evaluator's optimizer, once training has made it; None in the first round of checks.
         schedulers: Its learning-rate schedulers, once they exist.
         total_iterations: Batches of the whole training, once known; None where it has no known end.
@@ -77,6 +78,7 @@ class Plan:
     training_module: LightningModule
     trainer: Any
     train_loader: Callable[[], Any]
+    set_to_none: bool = True
     optimizer: Optimizer | None = None
     schedulers: Sequence[Any] = field(default_factory=tuple)
     total_iterations: int | None = None

@@ -50,9 +50,11 @@ class SplitLayer(PathSamplingLayer):
         self._values = [[hashable(value) for value in values] for values in depends.values()]
         self.split_names = tuple(name for name in self.names if any(True for _ in self[name].parameters()))
         self.add_module(_CHILD, nn.ModuleDict())
+        keys = weight_keys(self._sizes, len(self.depends))[1:]
+        memos: dict[Key, dict[int, Any]] = {key: {} for key in keys}  # What candidates share, their copies share.
         for name in self.split_names:
-            for key in weight_keys(self._sizes, len(self.depends))[1:]:
-                self.copies[_copy_name(name, key)] = copy.deepcopy(self[name])
+            for key in keys:
+                self.copies[_copy_name(name, key)] = copy.deepcopy(self[name], memos[key])
         self._places = [self._table(depth) for depth in range(len(self.depends) + 1)]
 
     @property

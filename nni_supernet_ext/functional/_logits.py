@@ -39,6 +39,21 @@ def log_probabilities(student: Tensor, teacher: Tensor, dim: int) -> tuple[Tenso
     )
 
 
+def relative_entropy(log_first: Tensor, log_second: Tensor, dim: int) -> Tensor:
+    """Sum first * log(first / second) over the classes; a first probability of zero adds zero.
+
+    Args:
+        log_first: Log-probabilities, shape ``(N, C, ...)``; ``-inf`` for a class that is excluded.
+        log_second: Log-probabilities of the same shape.
+        dim: Dimension of the classes.
+
+    Returns:
+        The sums, shape without ``dim``; infinite where the second excludes what the first does not.
+    """
+    ratio = (log_first - log_second).masked_fill(log_first.isneginf(), 0.0)
+    return (log_first.exp() * ratio).sum(dim)
+
+
 def reduced(values: Tensor, reduction: Reduction) -> Tensor:
     """Reduce the divergences of all positions.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nni_supernet_ext.errors import ConfigurationError
-from nni_supernet_ext.functional._logits import Reduction, log_probabilities, reduced
+from nni_supernet_ext.functional._logits import Reduction, log_probabilities, reduced, relative_entropy
 
 __all__ = ["adaptive_alpha_divergence", "alpha_divergence"]
 
@@ -119,22 +119,25 @@ def adaptive_alpha_divergence(
     log_q, log_p = log_probabilities(student, teacher, dim)
     minus = _divergence(log_q, log_p, alpha_minus, beta_clip, dim)
     plus = _divergence(log_q, log_p, alpha_plus, beta_clip, dim)
-    return reduced(torch.where(plus >= minus, plus, minus), reduction)
+    return reduced(torch.where((plus >= minus) | plus.isnan(), plus, minus), reduction)
 
 
 def _divergence(log_q: Tensor, log_p: Tensor, alpha: float, beta_clip: float | None, dim: int) -> Tensor:
     """Return the divergence of each position, with the clipped gradient attached to log q."""
     if abs(alpha - 1) < _LIMIT:
-        return (log_p.exp() * (log_p - log_q)).sum(dim)
+        return relative_entropy(log_p, log_q, dim)
     if abs(alpha) < _LIMIT:
-        return (log_q.exp() * (log_q - log_p)).sum(dim)
+        return relative_entropy(log_q, log_p, dim)
     constant = log_q.detach()
-    log_power = alpha * (log_p - constant)
-    if beta_clip is not None:
-        log_power = log_power.clamp(max=math.log(beta_clip))
-    weights = (constant + log_power).exp()  # q min((p/q)^alpha, beta_clip)
+    if beta_clip is None:
+        log_weights = (1 - alpha) * constant + alpha * log_p
+    else:
+        log_weights = constant + (alpha * (log_p - constant)).clamp(max=math.log(beta_clip))
+    # What both exclude adds nothing.
+    log_weights = log_weights.masked_fill(constant.isneginf() & log_p.isneginf(), -math.inf)
+    weights = log_weights.exp()  # q min((p/q)^alpha, beta_clip)
     value = (weights - constant.exp()).sum(dim) / (alpha * (alpha - 1))
-    carrier = -(weights * log_q).sum(dim) / alpha
+    carrier = -(weights * log_q.masked_fill(constant.isneginf(), 0.0)).sum(dim) / alpha
     return value + (carrier - carrier.detach())  # Adds zero, and the gradient.
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from nni_supernet_ext.functional._logits import Reduction, log_probabilities, reduced
+from nni_supernet_ext.functional._logits import Reduction, log_probabilities, reduced, relative_entropy
 
 __all__ = ["jensen_shannon_divergence", "kl_divergence", "reversed_kl_divergence"]
 
@@ -42,7 +42,7 @@ def kl_divergence(student: Tensor, teacher: Tensor, *, dim: int = 1, reduction: 
             section 3.3.
     """
     log_q, log_p = log_probabilities(student, teacher, dim)
-    return reduced(_relative_entropy(log_p, log_q, dim), reduction)
+    return reduced(relative_entropy(log_p, log_q, dim), reduction)
 
 
 def reversed_kl_divergence(
@@ -74,7 +74,7 @@ def reversed_kl_divergence(
         Supernets with Alpha-Divergence", ICML 2021, section 3.
     """
     log_q, log_p = log_probabilities(student, teacher, dim)
-    return reduced(_relative_entropy(log_q, log_p, dim), reduction)
+    return reduced(relative_entropy(log_q, log_p, dim), reduction)
 
 
 def jensen_shannon_divergence(
@@ -107,11 +107,8 @@ def jensen_shannon_divergence(
         37(1), 1991, Eq. 3.8 and section IV.
     """
     log_q, log_p = log_probabilities(student, teacher, dim)
-    log_mixture = torch.logaddexp(log_p, log_q) - math.log(2.0)
-    both = _relative_entropy(log_p, log_mixture, dim) + _relative_entropy(log_q, log_mixture, dim)
+    # What both exclude has no mixture, and adds nothing below.
+    absent = log_p.isneginf() & log_q.isneginf()
+    log_mixture = torch.logaddexp(log_p.masked_fill(absent, 0.0), log_q.masked_fill(absent, 0.0)) - math.log(2.0)
+    both = relative_entropy(log_p, log_mixture, dim) + relative_entropy(log_q, log_mixture, dim)
     return reduced(both / 2, reduction)
-
-
-def _relative_entropy(log_first: Tensor, log_second: Tensor, dim: int) -> Tensor:
-    """Sum first * log(first / second) over the classes; a probability that underflows to zero adds zero."""
-    return (log_first.exp() * (log_first - log_second)).sum(dim)

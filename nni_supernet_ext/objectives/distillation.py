@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ from nni_supernet_ext.functional.divergence import (
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 """Function of the student's and the teacher's logits that returns a number or one for each sample."""
+
+_LOW, _HIGH = 1e-2, 1e2
+"""Temperatures between which float32 is precise enough."""
 
 DIVERGENCES: dict[str, Divergence] = {
     "adaptive_alpha": adaptive_alpha_divergence,
@@ -94,12 +98,12 @@ class InplaceDistillation(Objective):
                 f"Argument `divergence` is expected to be one of {tuple(DIVERGENCES)} or a function, but got "
                 f"{self.divergence!r}. Use 'kl' or 'adaptive_alpha'."
             )
-        if not 0 <= self.beta <= 1:
+        if not (isinstance(self.beta, Real) and 0 <= self.beta <= 1):
             yield (
                 f"Argument `beta` is expected to be in [0, 1], but got {self.beta!r}. Use 1 for students "
                 "without labels, 0 for no distillation."
             )
-        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+        if not (isinstance(self.temperature, Real) and self.temperature > 0 and math.isfinite(self.temperature)):
             yield (
                 f"Argument `temperature` is expected to be a positive number, but got {self.temperature!r}. "
                 "Use 1, or more for softer distributions."
@@ -159,11 +163,16 @@ class InplaceDistillation(Objective):
             )
         divergence = self.divergence if callable(self.divergence) else DIVERGENCES[self.divergence]
         values = [
-            divergence(student / self.temperature, teacher / self.temperature).mean()
+            divergence(self._softened(student), self._softened(teacher)).mean()
             for student, teacher in zip(own, self._outputs, strict=True)
         ]
         mean = values[0] if len(values) == 1 else torch.stack(values).mean()
-        return self.beta * self.temperature**2 * mean
+        return (self.beta * self.temperature**2 * mean).to(torch.promote_types(own[0].dtype, torch.float32))
+
+    def _softened(self, logits: Tensor) -> Tensor:
+        """Divide by the temperature, in a precision in which neither the quotient nor the square is lost."""
+        least = torch.float32 if _LOW <= self.temperature <= _HIGH else torch.float64
+        return logits.to(torch.promote_types(logits.dtype, least)) / self.temperature
 
     def _tensors(self, outputs: list[Any]) -> list[Tensor]:
         """List the tensors to distil: those of every forward pass of the training step, in order."""

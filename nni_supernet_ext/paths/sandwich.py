@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nni_supernet_ext.core.complexity import Complexity, Extremes, find_extremes, resolve_complexity
-from nni_supernet_ext.core.draw import Draw
+from nni_supernet_ext.core.draw import Draw, describe_sample
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.slots import PathSampler
 from nni_supernet_ext.core.state import StepState
@@ -132,6 +132,7 @@ class SandwichSampler(PathSampler):
             measure = resolve_complexity(self.complexity, plan.supernet, inputs)
             self.extremes = find_extremes(measure, plan.supernet.domain)
             self._verify(self.extremes, measure, plan)
+            self._report_free_choices(self.extremes, plan)
 
     def draws(self, rng: np.random.Generator, state: StepState) -> Sequence[Draw]:
         """Return the step's draws in the order asked for."""
@@ -159,6 +160,22 @@ class SandwichSampler(PathSampler):
                 f"{state['base']}. Use the saved sampler, or another `checkpoint_dir` to start afresh."
             )
         self.base.restore_state(state["state"])
+
+    def _report_free_choices(self, extremes: Extremes, plan: Plan) -> None:
+        """Log the choices that both ends decide alike: the complexity does not see them."""
+        sizes = {label: len(values) for label, values in plan.supernet.domain.options.items()}
+        alike = {
+            label: extremes.largest[label]
+            for label, size in sizes.items()
+            if size > 1 and extremes.largest[label] == extremes.smallest[label]
+        }
+        if alike:
+            _logger.warning(
+                "The largest and the smallest subnet have the same %s: `complexity` %r does not change with them. "
+                "Use one that does, for example 'flops', if they should differ.",
+                describe_sample(alike),
+                self.complexity,
+            )
 
     @staticmethod
     def _verify(extremes: Extremes, measure: Complexity, plan: Plan) -> None:

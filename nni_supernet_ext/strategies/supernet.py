@@ -165,13 +165,14 @@ class SupernetStrategy(RandomOneShot):
             training_module=training_module,
             trainer=evaluator.trainer,
             train_loader=_train_loader(evaluator),
+            set_to_none=self.set_to_none,
         )
         self._plan.check()
         for component in self._plan.components():
             if isinstance(component, Component):
                 component.arrange(self._plan)
         training_module.set_model(model)
-        return SupernetModule(training_module, self._plan, self._validation(), self.set_to_none)
+        return SupernetModule(training_module, self._plan, self._validation())
 
     def train_dataloader(self, train_dataloader_fn: Any, val_dataloader_fn: Any) -> Any:
         """Return the loader to train from, rebuilt by the data slot where it is filled."""

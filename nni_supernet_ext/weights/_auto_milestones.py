@@ -79,7 +79,7 @@ class AutoMilestones:
         self._checks = window_ends(rule.earliest, rule.latest, rule.window, total)
         self._from = int((rule.earliest - rule.window) * total)
         split = {str.__str__(layer.label) for layer in split_layers(plan.supernet.model) if layer.depth}
-        self._groups = {label: len(plan.supernet.domain.candidates[sources[label]]) for label in sources}
+        self._groups = {label: len(plan.supernet.domain.singles[sources[label]]) for label in sources}
         # In a part of the space a choice may have one candidate left: nothing differs by it.
         self._open = [label for label in sources if label not in split and self._groups[label] > 1]
         self._parts = GradientParts(plan, sources, rule.parts, rule.entries)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingLayer
+from torch import nn
 
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.split_layer import SplitLayer
@@ -57,7 +58,14 @@ def _nasbench201(labels: Sequence[str]) -> Dependencies:
 
 def scheme_problems(scheme: object) -> Iterable[str]:
     """Yield what is wrong with a scheme by itself."""
-    if not isinstance(scheme, Mapping) and scheme not in SCHEMES:
+    if isinstance(scheme, Mapping):
+        for label, sources in scheme.items():
+            if not isinstance(sources, (str, Sequence)):
+                yield (
+                    f"Argument `dependencies` is expected to map a label to labels, but {str(label)!r} got "
+                    f"{sources!r}. Give a label or a list of labels."
+                )
+    elif scheme not in SCHEMES:
         yield (
             f"Argument `dependencies` is expected to be one of {SCHEMES} or a mapping from labels to labels, but "
             f"got {scheme!r}. Use for example 'sequential'."
@@ -66,7 +74,7 @@ def scheme_problems(scheme: object) -> Iterable[str]:
 
 def dependency_problems(dependencies: Dependencies, plan: Plan) -> Iterable[str]:
     """Yield what is wrong with resolved dependencies in a space."""
-    layers, choices = layer_labels(plan.supernet), list(plan.supernet.domain.candidates)
+    layers, choices = layer_labels(plan.supernet), list(plan.supernet.domain.singles)
     for label, sources in dependencies.items():
         if label not in layers:
             yield (
@@ -117,9 +125,31 @@ def layer_problems(dependencies: Dependencies, plan: Plan) -> Iterable[str]:
                     "`dependencies` and number of `milestones` as before, or a new model space."
                 )
                 return
+        elif wanted and not _owns_weights(layer, plan.supernet.model):
+            yield (
+                f"The layer choice {label!r} is expected to have weights of its own, but got some that it shares "
+                "with the rest of the model, which copies could not share. Leave it out of `dependencies`, or give "
+                "it its own."
+            )
+            return
         elif wanted and type(layer) is not PathSamplingLayer:
             yield (
                 f"The layer choice {label!r} is expected to be NNI's own, but got {type(layer).__name__}. Leave it "
                 "out of `dependencies`."
             )
             return
+
+
+def _owns_weights(layer: nn.Module, model: nn.Module) -> bool:
+    """Tell whether no module outside a layer uses a module or a weight inside it."""
+    inside = {id(module) for module in layer.modules()}
+    weights = {id(weight) for weight in layer.parameters()}
+    for module in model.modules():
+        if id(module) in inside:
+            continue
+        children = [child for child in module.children() if child is not layer]
+        if any(id(child) in inside and any(True for _ in child.parameters()) for child in children):
+            return False
+        if any(id(weight) in weights for weight in module.parameters(recurse=False)):
+            return False
+    return True

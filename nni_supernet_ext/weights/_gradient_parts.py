@@ -31,7 +31,7 @@ class GradientParts:
     """
 
     def __init__(self, plan: Plan, sources: Mapping[str, str], parts: int, entries: int) -> None:
-        candidates = plan.supernet.domain.candidates
+        candidates = plan.supernet.domain.singles
         self.sources = dict(sources)
         self.parts = parts
         self._entries = entries

@@ -41,7 +41,7 @@ class Milestones:
                     "the training, but got none. Give milestones in epochs, or set `max_epochs` or `max_steps` and "
                     "use a loader with a length."
                 )
-            self._thresholds = [math.floor(share * total) for share in self.given]
+            self._thresholds = [math.floor(share * total + 1e-9) for share in self.given]
         else:
             self._thresholds = [int(epoch) for epoch in self.given]
             self._check_length(plan, total)

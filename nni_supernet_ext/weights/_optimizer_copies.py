@@ -25,6 +25,12 @@ def optimizer_state_problems(mode: str, plan: Plan) -> Iterable[str]:
             f"optimizer step, but got 'shared' with {type(plan.paths).__name__}: each copy would advance the one "
             "momentum. Use 'copied', or `step_every='subnet'`."
         )
+    if mode == "shared" and not plan.set_to_none:
+        yield (
+            "Argument `optimizer_state` is expected to be 'copied' or 'zeroed' with `set_to_none=False`, but got "
+            "'shared': copies that a step does not use would advance the one momentum too. Use 'copied', or "
+            "`set_to_none=True`."
+        )
 
 
 def split_optimizer_state(state: OptimizerState, pairs: Iterable[tuple[Tensor, Tensor]], mode: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Literal
 
 from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingLayer
+from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -103,6 +104,7 @@ class WeightSplitting(SharedWeights):
             *scheme_problems(self.dependencies),
             *milestone_problems(self._given, plan.trainer),
             *optimizer_state_problems(self.optimizer_state, plan),
+            *_averaging_problems(plan.trainer),
         ]
         if not problems:
             problems += self._resolve(plan)
@@ -135,7 +137,7 @@ class WeightSplitting(SharedWeights):
         """Make all copies; the supernet's outputs and the random state stay as they are."""
         model = plan.supernet.model
         # Of the whole space: a part of it that is trained alone must find the same copies.
-        candidates = Supernet(model).domain.candidates
+        candidates = Supernet(model).domain.singles
         for label, sources in self.resolved.items():
             depends = {source: candidates[source] for source in sources}
             layers = [m for m in model.modules() if type(m) is PathSamplingLayer and str(m.label) == label]
@@ -244,6 +246,17 @@ class WeightSplitting(SharedWeights):
                 continue
             counts[str.__str__(layer.label)] = weight_sets_of(layer, depth)
         return counts
+
+
+def _averaging_problems(trainer: Any) -> Iterable[str]:
+    """Yield which of the trainer's callbacks average weights: they know nothing of a milestone."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, (StochasticWeightAveraging, WeightAveraging)):
+            name = type(callback).__name__
+            yield (
+                f"The trainer's callbacks are expected not to average weights beside WeightSplitting, but got "
+                f"{name}: a copy would be averaged with what it held before its milestone. Leave out {name}."
+            )
 
 
 def weight_sets_of(layer: PathSamplingLayer, depth: int | None) -> dict[Any, int]:

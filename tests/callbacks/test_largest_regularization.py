@@ -128,3 +128,31 @@ def test_a_schedule_of_the_rates_is_followed(tmp_path):
     first, second = [rates[0] for rates in Regularised.used[:2]], [rates[0] for rates in Regularised.used[-2:]]
     assert (first, second) == ([0.1, 0.0], [0.2, 0.0])
     assert result.strategy.trained.model.drop.p == 0.2
+
+
+class Attentive(ToySpace):
+    """With dropout inside an attention and a recurrent layer, where no dropout layer shows it."""
+
+    used: list = []  # noqa: RUF012 - shared on purpose
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, dropout=0.4, batch_first=True)
+        self.recurrent = nn.LSTM(8, 8, num_layers=2, dropout=0.3, batch_first=True)
+
+    def forward(self, x):
+        if self.training and torch.is_grad_enabled():
+            self.used.append((self.attention.dropout, self.recurrent.dropout))
+        rows = x.flatten(1, 2)
+        extra = self.recurrent(self.attention(rows, rows, rows)[0])[0].mean()
+        return super().forward(x) + extra
+
+
+def test_dropout_inside_attention_and_recurrent_layers(tmp_path):
+    Attentive.used.clear()
+    run(
+        tmp_path,
+        LargestSubnetRegularization(),
+        case=MethodCase("LargestSubnetRegularization", dict, space=Attentive),
+    )
+    assert Attentive.used == [(0.4, 0.3), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)] * (len(Attentive.used) // 4)

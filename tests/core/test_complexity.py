@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
+import nni
 import numpy as np
 import pytest
 import torch
+from nni.nas.nn.pytorch import ModelSpace, MutableLinear
 
 from nni_supernet_ext.core import find_extremes, flop_count, parameter_count, resolve_complexity
 from nni_supernet_ext.core.parameter_count import count_weights
@@ -60,6 +64,34 @@ def test_large_spaces_are_searched_and_say_so():
     extremes = find_extremes(lambda sample: sum(penalty[v] for v in sample.values()) ** 2, supernet.domain)
     assert not extremes.exact
     assert (extremes.minimum, extremes.maximum) == (0, 54**2)
+
+
+STEPS = {0: 0.0, 1: 0.3, 2: 0.9}
+PLATEAUS = {
+    "rounded": lambda values: round(sum(STEPS[v] for v in values)),
+    "floored": lambda values: sum(values) // 4,
+    "slowest of two branches": lambda values: max(sum(values[:6]), sum(values[6:])),
+    "slowest of four branches": lambda values: max(sum(values[i::4]) for i in range(4)),
+    "slowest of six pairs": lambda values: max(map(sum, zip(values[::2], values[1::2], strict=True))),
+    "product": lambda values: math.prod(v + 1 for v in values[:6]) // 7 + max(values[6:]),
+}
+
+
+@pytest.mark.parametrize("name", PLATEAUS)
+def test_ends_of_what_is_monotone_in_every_choice_but_seldom_changes(name):
+    class Layers(ModelSpace):
+        def __init__(self):
+            super().__init__()
+            # The order of the candidates must not matter: it differs from choice to choice.
+            orders = ([0, 1, 2], [2, 0, 1], [1, 2, 0], [2, 1, 0])
+            self.widths = [nni.choice(f"c{i}", orders[i % 4]) for i in range(12)]
+            self.layers = torch.nn.ModuleList(MutableLinear(3, width + 1) for width in self.widths)
+
+    domain = toy_supernet(Layers()).domain
+    measure = PLATEAUS[name]
+    extremes = find_extremes(lambda sample: measure([sample[f"c{i}"] for i in range(12)]), domain)
+    assert not extremes.exact
+    assert (extremes.minimum, extremes.maximum) == (measure([0] * 12), measure([2] * 12))
 
 
 def test_flops_of_nasbench201_equal_the_closed_form():

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import pytest
 import torch
 
 from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
 from nni_supernet_ext.errors import CheckpointError
-from nni_supernet_ext.testing import MethodCase
+from nni_supernet_ext.testing import MethodCase, ToyCellSpace
 from nni_supernet_ext.testing.stop import StopAfter
 from nni_supernet_ext.testing.training import differing, train
 
@@ -127,3 +128,22 @@ def test_checkpoints_can_be_switched_off(tmp_path):
     run = train(MethodCase("a", dict), {}, tmp_path, evaluator_arguments={"enable_checkpointing": False})
     assert run.strategy.state_dict() == {}
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments"),
+    [
+        ({"set_to_none": False}, {"limit_val_batches": 0}),
+        ({"set_to_none": False}, {"check_val_every_n_epoch": 2}),
+        ({}, {"precision": "64-true"}),
+    ],
+)
+def test_training_resumes_bit_for_bit(tmp_path, settings, arguments):
+    arguments = {"optimizer": partial(torch.optim.SGD, momentum=0.9), **arguments}
+    case = MethodCase("a", dict, space=ToyCellSpace)
+    whole = train(case, settings, tmp_path / "whole", epochs=4, evaluator_arguments=arguments)
+    saved = {**settings, "checkpoint_dir": tmp_path / "checkpoint"}
+    train(case, {**saved, "callbacks": [StopAfter(1)]}, tmp_path / "a", epochs=4, evaluator_arguments=arguments)
+    resumed = train(case, saved, tmp_path / "b", epochs=4, evaluator_arguments=arguments)
+    assert len(resumed.draws) == 12
+    assert not differing(whole.weights, resumed.weights)

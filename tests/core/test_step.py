@@ -63,6 +63,16 @@ def test_a_sampler_that_returns_other_draws_than_it_says_is_refused(tmp_path, pr
         train(_case(), {"paths": sampler}, tmp_path)
 
 
+def test_roles_and_agreement_that_a_sampler_promises_are_held_to(tmp_path):
+    sampler = Fixed(Draw(CONV, role="largest"), Draw(SKIP, role="small"))
+    sampler.roles = ("largest", "smallest")
+    with pytest.raises(ConfigurationError, match=r"roles \['largest', 'smallest'\].* got \['largest', 'small'\]"):
+        train(_case(), {"paths": sampler}, tmp_path)
+    sampler.roles, sampler.shared_choices = None, ("op",)
+    with pytest.raises(ConfigurationError, match=r"agree on 'op'.* got \['conv', 'skip'\]"):
+        train(_case(), {"paths": sampler}, tmp_path)
+
+
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
 def test_clipping_limits_what_the_optimizer_sees(tmp_path, algorithm):
     gradients = Gradients()
@@ -144,6 +154,24 @@ def test_unsampled_weights_stay_or_decay(tmp_path, set_to_none):
     train(_case(space=Space), settings, tmp_path, epochs=1)
     moved = [not torch.equal(a, b) for a, b in pairwise(snapshots)]
     assert moved == [not set_to_none] * 3
+
+
+def test_unsampled_weights_go_on_moving_after_a_validation(tmp_path):
+    class Once(PathSampler):
+        def draws(self, rng, state):
+            return [Draw(CONV if state.iteration == 0 else SKIP)]
+
+    snapshots = []
+
+    class Watch(SupernetCallback):
+        def prepare(self, plan):
+            self.weight = plan.supernet.model.op["conv"].weight
+
+        def on_after_update(self, state, optimizer):
+            snapshots.append(self.weight.detach().clone())
+
+    train(_case(), {"paths": Once(), "callbacks": [Watch()], "set_to_none": False}, tmp_path, epochs=3)
+    assert len(snapshots) == 12 and all(not torch.equal(a, b) for a, b in pairwise(snapshots))
 
 
 @pytest.mark.parametrize("interval", ["step", "epoch"])

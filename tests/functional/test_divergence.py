@@ -288,3 +288,47 @@ def test_wrong_settings_are_refused():
         adaptive_alpha_divergence(*pair, alpha_minus=float("inf"))
     with pytest.raises(ConfigurationError, match="`beta_clip` is expected to be a number of at least 1"):
         alpha_divergence(*pair, alpha=-1.0, beta_clip=0.0)
+
+
+# A class that a network excludes has the logit -inf: its probability is zero, not merely small.
+WITHOUT_LAST = [1.0, 2.0, -math.inf]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_class_that_both_exclude_is_no_class(name):
+    student = torch.tensor([[0.5, -1.0, -math.inf]], dtype=torch.float64, requires_grad=True)
+    fewer = torch.tensor([[0.5, -1.0]], dtype=torch.float64, requires_grad=True)
+    value = ALL[name](student, torch.tensor([WITHOUT_LAST], dtype=torch.float64))
+    expected = ALL[name](fewer, torch.tensor([WITHOUT_LAST[:2]], dtype=torch.float64))
+    assert value.item() == pytest.approx(expected.item(), rel=1e-12)
+    value.backward()
+    expected.backward()
+    assert student.grad[0, 2] == 0
+    assert student.grad[0, :2].tolist() == pytest.approx(fewer.grad[0].tolist(), rel=1e-12)
+
+
+def test_a_class_that_only_the_teacher_excludes_adds_nothing_to_kl():
+    student = torch.tensor([[0.5, 1.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    teacher = torch.tensor([WITHOUT_LAST], dtype=torch.float64)
+    p, q = torch.softmax(teacher, 1)[0].tolist(), torch.softmax(student, 1)[0].tolist()
+    value = kl_divergence(student, teacher)
+    assert value.item() == pytest.approx(entropy(p, q), rel=1e-12)  # scipy: 0 log 0 = 0
+    value.backward()
+    assert student.grad[0].tolist() == pytest.approx([qi - pi for pi, qi in zip(p, q, strict=True)])
+    # Clipped: q (5 - 1) / 2 for the excluded class, whose power with alpha -1 is infinite.
+    minus = sum(qi * (min(qi / pi, 5.0) - 1) / 2 for pi, qi in zip(p[:2], q, strict=False)) + q[2] * 4 / 2
+    assert adaptive_alpha_divergence(student, teacher).item() == pytest.approx(max(entropy(p, q), minus))
+    assert jensen_shannon_divergence(student, teacher).item() == pytest.approx(jensenshannon(p, q) ** 2)
+
+
+def test_a_class_that_only_the_student_excludes_is_infinitely_wrong_for_kl():
+    student, teacher = torch.tensor([WITHOUT_LAST]), torch.tensor([[0.5, 1.0, 0.0]])
+    assert kl_divergence(student, teacher).item() == math.inf
+    assert adaptive_alpha_divergence(student, teacher).item() == math.inf
+    p, q = torch.softmax(teacher, 1)[0].tolist(), torch.softmax(student, 1)[0].tolist()
+    assert reversed_kl_divergence(student, teacher).item() == pytest.approx(entropy(q, p), rel=1e-5)
+
+
+def test_nan_is_not_hidden_by_the_other_alpha():
+    teacher = torch.tensor([[0.0, 1.0]])
+    assert adaptive_alpha_divergence(torch.tensor([[math.nan, 0.0]]), teacher).isnan()

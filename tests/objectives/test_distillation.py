@@ -15,6 +15,7 @@ from nni_supernet_ext.core.probes import recorded_outputs
 from nni_supernet_ext.errors import ConfigurationError, TrainingDivergedError
 from nni_supernet_ext.functional import alpha_divergence
 from nni_supernet_ext.objectives import InplaceDistillation
+from nni_supernet_ext.objectives.distillation import DIVERGENCES
 from nni_supernet_ext.paths import SandwichSampler
 from nni_supernet_ext.testing import MethodCase, ToySpace, toy_data, toy_evaluator, toy_supernet, train
 from nni_supernet_ext.testing.toys import CLASSES, ToyModule
@@ -309,3 +310,61 @@ def test_the_recorder_is_removed_when_the_forward_fails():
     with pytest.raises(RuntimeError), recorded_outputs(model):
         model(torch.zeros(3, 5))
     assert not model._forward_hooks
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("temperature", [3.0, 7.0, 0.001])
+@pytest.mark.parametrize("name", ["kl", "adaptive_alpha"])
+def test_half_precision_outputs_are_distilled_in_full_precision(dtype, temperature, name):
+    rng = torch.Generator().manual_seed(0)
+    teacher = (4 * torch.randn(64, 10, generator=rng)).to(dtype)
+    student = (teacher.float() + 0.3 * torch.randn(64, 10, generator=rng)).to(dtype)
+    if temperature < 1:
+        teacher, student = torch.full((4, 2), 200.0), torch.full((4, 2), -200.0)
+        teacher[:, 1], student[:, 1] = -200.0, 200.0
+        teacher, student = teacher.to(dtype), student.to(dtype)
+    objective = InplaceDistillation(name, beta=1.0, temperature=temperature)
+    objective._outputs = [teacher]
+    found = objective._distilled([student])
+    exact = (
+        DIVERGENCES[name](student.double() / temperature, teacher.double() / temperature).mean() * temperature**2
+    )
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(exact.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e20])
+def test_extreme_temperatures_stay_finite(temperature):
+    objective = InplaceDistillation("kl", beta=1.0, temperature=temperature)
+    student = torch.tensor([[200.0, -200.0]], requires_grad=True)
+    objective._outputs = [torch.tensor([[-200.0, 200.0]])]
+    loss = objective._distilled([student])
+    loss.backward()
+    assert loss.isfinite() and student.grad.isfinite().all()
+
+
+def test_a_class_masked_by_infinity_can_be_distilled(tmp_path):
+    class Masked(ToySpace):
+        def forward(self, x):
+            logits = super().forward(x).clone()
+            logits[:, -1] = -torch.inf
+            return logits
+
+    class WithoutLast(ToyModule):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            return super().training_step((x, y % (CLASSES - 1)), batch_idx)
+
+    case = MethodCase(
+        "InplaceDistillation", dict, space=Masked, evaluator=partial(several_evaluator, module=WithoutLast)
+    )
+    for divergence in DIVERGENCES:
+        _, watch = run(tmp_path, InplaceDistillation(divergence, beta=1.0), case=case)
+        assert all(loss.isfinite() for loss in watch.losses), divergence
+
+
+@pytest.mark.parametrize("arguments", [{"temperature": "2"}, {"beta": None}])
+def test_arguments_that_are_no_numbers_are_refused(tmp_path, arguments):
+    name = next(iter(arguments))
+    with pytest.raises(ConfigurationError, match=f"`{name}` is expected"):
+        run(tmp_path, InplaceDistillation(**arguments))

@@ -231,3 +231,15 @@ def test_path_and_data_importance_inside_a_sandwich(tmp_path):
     for label, probabilities in base.probabilities.items():
         assert sum(probabilities.values()) == pytest.approx(1.0)
         assert len(set(probabilities.values())) > 1, label
+
+
+def test_choices_that_the_complexity_does_not_see_are_named(caplog):
+    supernet = toy_supernet()
+    plan = type("Plan", (), {"supernet": supernet, "seed": 0})
+    with caplog.at_level(logging.WARNING, "nni_supernet_ext"):
+        SandwichSampler(complexity=lambda sample: sample["width"]).prepare(plan)
+    assert "have the same op=" in caplog.text and "width" not in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "nni_supernet_ext"):
+        SandwichSampler().prepare(plan)
+    assert not caplog.text

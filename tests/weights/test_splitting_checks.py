@@ -10,7 +10,9 @@ import pytest
 import torch
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.experiment import NasExperiment
+from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace
 from nni.nas.space import RawFormatModelSpace
+from pytorch_lightning.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from torch import nn
 
 from nni_supernet_ext.callbacks import MomentumSeparation
@@ -168,6 +170,7 @@ def test_cycles(dependencies, cycle):
         (WeightSplitting("sequential", [0.3, 0.6]), "at most 1, one for each dependency"),
         (WeightSplitting({}, [0.3]), "at most 0"),
         (WeightSplitting("sequential", [0.5], "kept"), "`optimizer_state` is expected to be one of"),
+        (WeightSplitting({"b": 3}, [0.5]), "expected to map a label to labels, but 'b' got 3"),
     ],
 )
 def test_refusals(store, match):
@@ -185,6 +188,76 @@ def test_one_momentum_cannot_serve_several_copies_in_a_step(paths):
     with pytest.raises(ConfigurationError, match="each copy would advance the one momentum"):
         checked(Chain(), WeightSplitting("sequential", [0.5], "shared"), paths=paths)
     checked(Chain(), WeightSplitting("sequential", [0.5], "shared"), paths=paths, step_every="subnet")
+
+
+def test_one_momentum_cannot_serve_copies_that_move_without_being_used():
+    with pytest.raises(ConfigurationError, match="copies that a step does not use would advance the one momentum"):
+        checked(Chain(), WeightSplitting("sequential", [0.5], "shared"), set_to_none=False)
+    checked(Chain(), WeightSplitting("sequential", [0.5], "copied"), set_to_none=False)
+
+
+@pytest.mark.parametrize("averaging", [StochasticWeightAveraging(0.1), EMAWeightAveraging()])
+def test_averages_of_weights_are_refused(averaging, tmp_path):
+    settings = {"weights": WeightSplitting("sequential", [1])}
+    with pytest.raises(ConfigurationError, match=f"but got {type(averaging).__name__}.* Leave out"):
+        train(CHAIN, settings, tmp_path, evaluator_arguments={"callbacks": [averaging]})
+
+
+class Tied(ModelSpace):
+    """Two candidates of one choice with one convolution; with ``across`` another choice uses it too."""
+
+    def __init__(self, across=False):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        one = nn.Conv2d(4, 4, 1)
+        other = one if across else nn.Conv2d(4, 4, 1)
+        self.a = LayerChoice({"x": other, "y": nn.Identity()}, label="a")
+        self.b = LayerChoice({"x": one, "y": nn.Sequential(one, nn.ReLU()), "z": nn.Identity()}, label="b")
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x):
+        return self.head(self.b(self.a(self.stem(x))).mean(dim=(2, 3)))
+
+
+def test_candidates_that_share_weights_share_them_in_every_copy():
+    space = Tied()
+    checked(space, WeightSplitting("sequential", [0.5]))
+    layer = next(module for module in space.modules() if isinstance(module, SplitLayer))
+    assert layer.copies["x|1"].weight is layer.copies["y|1"][0].weight
+    assert layer.copies["x|1"].weight is not layer["x"].weight
+    # One more copy of the 20 numbers of the convolution that both candidates use.
+    assert sum(p.numel() for p in space.parameters()) == sum(p.numel() for p in Tied().parameters()) + 20
+
+
+def test_weights_shared_with_the_rest_of_the_model_are_refused():
+    with pytest.raises(ConfigurationError, match="'b' is expected to have weights of its own"):
+        checked(Tied(across=True), WeightSplitting("sequential", [0.5]))
+
+
+class Inputs(ModelSpace):
+    """A layer behind the choice of one of two inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, padding=1)
+        self.which = InputChoice(2, n_chosen=1, label="which")
+        self.layer = LayerChoice({"conv": nn.Conv2d(4, 4, 1), "skip": nn.Identity()}, label="layer")
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x):
+        return self.head(self.layer(self.which([self.one(x), self.two(x)])).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("milestones", [[1], "auto"])
+def test_weights_may_depend_on_the_choice_of_an_input(tmp_path, milestones):
+    store = WeightSplitting({"layer": ["which"]}, milestones)
+    result = train(MethodCase("inputs", dict, space=Inputs), {"weights": store}, tmp_path, epochs=3)
+    layer = next(m for m in result.strategy.trained.model.modules() if isinstance(m, SplitLayer))
+    first, second = layer["conv"], layer.copies["conv|1"]
+    if milestones == [1]:
+        assert not torch.equal(first.weight, second.weight)
+        sample = {"which": [1], "layer": "conv"}
+        assert torch.equal(result.strategy.trained.extract(sample).layer.weight, second.weight)
 
 
 def test_a_supernet_split_in_another_way_is_refused():
@@ -363,6 +436,7 @@ def test_few_shot_with_another_split_in_the_same_folder_is_refused(tmp_path):
         ([1, 3], [0] * 4 + [1] * 8 + [2] * 4),
         ([0, 1], [1] * 4 + [2] * 12),
         ([0.25, 0.99], [0] * 4 + [1] * 11 + [2]),
+        ([0.3125], [0] * 5 + [1] * 11),
         ([], [0] * 16),
     ],
 )
@@ -376,6 +450,14 @@ def test_milestones_pass_once(milestones, passed):
         known = known if answer is None else answer
         seen.append(known)
     assert seen == passed
+
+
+@pytest.mark.parametrize("percent", [29, 57, 58])
+def test_a_share_is_not_a_step_early_by_rounding(percent):
+    schedule = Milestones([percent / 100])
+    schedule.start(SimpleNamespace(total_iterations=100, trainer=SimpleNamespace(num_training_batches=100)))
+    answers = [schedule.due(SimpleNamespace(iteration=iteration, epoch=0)) for iteration in range(100)]
+    assert answers.index(1) == percent
 
 
 def test_shares_need_a_known_length_and_epochs_do_not():
