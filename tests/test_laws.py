@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_seed_of_a_method_without_randomness(tmp_path):
 
 def test_two_cases_are_composed_once(tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr("nni_supernet_ext.testing.laws.train", lambda *args, **kwargs: trained.append(args))
+    monkeypatch.setattr("nni_supernet_ext.testing.laws.compose.train", lambda *args, **kwargs: trained.append(args))
     pair = [case for case in CASES if case.name in ("FairPathSampler", "TaskLoss")]
     assert testing.check_compose(pair, tmp_path) == {("FairPathSampler", "TaskLoss"): "works"}
     assert len(trained) == 1
@@ -137,9 +138,9 @@ class TestTheLawsCanFail:
             def on_draws(self, state):
                 state.scales = [self.factor] * len(state.draws)
 
-        factors = iter((1.0, 2.0))
+        factors = count(1.0)
         case = _constant(callbacks=lambda: [Unseeded()], no_randomness="It always trains the same subnet.")
-        with pytest.raises(AssertionError, match="trains other weights with the same seed"):
+        with pytest.raises(AssertionError, match=r"trains other weights .* with the same seed"):
             testing.check_seed(case, tmp_path)
 
     def test_clean(self, tmp_path):

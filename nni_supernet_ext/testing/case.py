@@ -35,10 +35,12 @@ class MethodCase:
             ``reference_evaluator`` for the reference; ``devices`` and ``strategy``, for the Lightning trainer,
             by :func:`check_ranks`. So take ``**trainer`` and hand it on, as :func:`toy_evaluator` (the default)
             does. The evaluator must use the CPU and shuffle by a generator of its own, or the seed of the data
-            order is not fixed. :func:`check_clean` needs loaders rather than a data module, and a Lightning
-            module with ``hparams.learning_rate``, as NNI's modules have; :func:`check_freeze` a validation
-            loader of pairs whose first part is the model's input.
-        no_randomness: Why the method draws nothing at random: then another seed need not change the draws.
+            order is not fixed. :func:`check_clean` needs loaders rather than a data module, and no
+            scheduler of the learning rate; :func:`check_freeze` a validation loader of pairs whose first part is
+            the model's input.
+        no_randomness: Why another seed of the run changes nothing: the method draws nothing at random, or only
+            watches. Without a reason, another seed must change the draws of a method that fills ``paths``, and
+            the weights of any other.
 
     Example:
         >>> from nni_supernet_ext.callbacks import MomentumSeparation

@@ -39,6 +39,10 @@ def linear_decay(step: int, epochs: int = 2) -> float:
     return (total - step) / total
 
 
+_FIXED = "Nothing in it is drawn at random."
+_WATCHES = "It only watches the training."
+
+
 def _one_cluster(sample: Any) -> int:
     return 0
 
@@ -193,13 +197,19 @@ CASES: list[MethodCase] = [
         _gradual,
         no_neutral="Every step but the first depends on the step before, which no argument switches off.",
     ),
-    MethodCase("SharedWeights", _shared, _shared),
-    MethodCase("WeightSplitting", _splitting, _splitting_neutral),
-    MethodCase("TaskLoss", _task, _task),
-    MethodCase("ComplexityAwareLR", _calr, _calr_neutral, reference_evaluator={"schedule": linear_decay}),
-    MethodCase("MomentumSeparation", _ms, _ms_neutral),
-    MethodCase("CosineLR", _cosine, _cosine_neutral),
-    MethodCase("TrainingHistory", _history, _history),
+    MethodCase("SharedWeights", _shared, _shared, no_randomness=_FIXED),
+    MethodCase("WeightSplitting", _splitting, _splitting_neutral, no_randomness=_FIXED),
+    MethodCase("TaskLoss", _task, _task, no_randomness=_FIXED),
+    MethodCase(
+        "ComplexityAwareLR",
+        _calr,
+        _calr_neutral,
+        reference_evaluator={"schedule": linear_decay},
+        no_randomness=_FIXED,
+    ),
+    MethodCase("MomentumSeparation", _ms, _ms_neutral, no_randomness=_FIXED),
+    MethodCase("CosineLR", _cosine, _cosine_neutral, no_randomness=_FIXED),
+    MethodCase("TrainingHistory", _history, _history, no_randomness=_WATCHES),
     MethodCase("SandwichSampler", _sandwich, _sandwich_neutral),
     MethodCase("AttentivePathSampler", _attentive, _attentive_neutral),
     MethodCase("InplaceDistillation", _distilled, _distilled_neutral, reference=_sandwich),
@@ -212,9 +222,9 @@ CASES: list[MethodCase] = [
     ),
     MethodCase("ImportancePathSampler", _importance, _importance_neutral),
     MethodCase("ImportanceDataSampler", _important_data, _important_data_neutral),
-    MethodCase("GradientVariance", _variance, _variance),
-    MethodCase("PathTrainability", _trainability, _trainability),
-    MethodCase("LossByComplexity", _losses, _losses),
-    MethodCase("RankingConsistency", _ranking, _ranking),
+    MethodCase("GradientVariance", _variance, _variance, no_randomness=_WATCHES),
+    MethodCase("PathTrainability", _trainability, _trainability, no_randomness=_WATCHES),
+    MethodCase("LossByComplexity", _losses, _losses, no_randomness=_WATCHES),
+    MethodCase("RankingConsistency", _ranking, _ranking, no_randomness=_WATCHES),
 ]
 """One case per public method; the law of the surface fails for a method without one."""
