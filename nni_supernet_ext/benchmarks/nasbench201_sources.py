@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,11 @@ _MEASURED = {
     "in16_test": ("imagenet16-120", "test_acc", "test-accuracy"),
     "in16_valid": ("imagenet16-120", "valid_acc", "valid-accuracy"),
 }
+# what the package, which checks little, and unpickling raise for other files
+_UNREADABLE = (
+    *(ValueError, LookupError, TypeError, AttributeError, ImportError, AssertionError),
+    *(OSError, EOFError, pickle.UnpicklingError),
+)
 _NATS_NAME = {"imagenet16-120": "ImageNet16-120"}
 
 Columns = dict[str, list[Any]]
@@ -58,6 +64,7 @@ def _nni_query(path: str | os.PathLike[str] | None) -> Iterator[Any]:
         from nni.nas.benchmark.constants import DATABASE_DIR, DB_URLS
         from nni.nas.benchmark.nasbench201 import query_nb201_trial_stats
         from nni.nas.benchmark.nasbench201.schema import proxy
+        from peewee import DatabaseError
         from playhouse.sqlite_ext import SqliteExtDatabase
     except ImportError as error:
         raise DataError(
@@ -74,6 +81,12 @@ def _nni_query(path: str | os.PathLike[str] | None) -> Iterator[Any]:
     proxy.initialize(database)
     try:
         yield query_nb201_trial_stats
+    except DatabaseError as error:
+        raise DataError(
+            f"Argument `path` is expected to be NNI's nasbench201 database, but got {file}, which cannot be read: "
+            f"{error}. Remove it and get it again with "
+            f'`nni.nas.benchmark.download_benchmark("nasbench201")`. {_SAVE}'
+        ) from error
     finally:
         database.close()
         proxy.obj = previous
@@ -96,7 +109,7 @@ def columns_from_nats(path: Any) -> Columns:
         return _assembled(codes, [_nats_row(api, index) for index in range(len(codes))])
     except DataError:
         raise
-    except (ValueError, KeyError, OSError, EOFError, AssertionError) as error:
+    except _UNREADABLE as error:
         # The package itself asserts that each architecture's file is there.
         raise DataError(
             f"Argument `path` is expected to be the NATS-Bench topology files, but got: {error}. Get "

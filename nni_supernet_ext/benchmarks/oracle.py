@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -63,7 +64,8 @@ class BenchmarkOracle:
             Oracle over these architectures.
 
         Raises:
-            DataError: A required column is missing, lengths differ, or a code is malformed or repeated.
+            DataError: A required column is missing, a column is no list of numbers, lengths differ, or a code is
+                malformed or repeated.
         """
         oracle = cls.__new__(cls)
         oracle._adopt(as_table(columns, cls.format))
@@ -99,7 +101,7 @@ class BenchmarkOracle:
             Row in `table`.
 
         Raises:
-            SpaceError: The sample is malformed.
+            SpaceError: The sample is malformed, or it is none of these.
             DataError: The table has no such architecture.
         """
         row: int | None
@@ -108,11 +110,13 @@ class BenchmarkOracle:
         elif isinstance(architecture, str):
             row = self._row_of_text(architecture)
         else:
-            row = int(architecture) if 0 <= architecture < len(self) else None
+            number = _as_row(architecture)
+            row = number if 0 <= number < len(self) else None
         if row is None:
+            column = "arch" if "arch" in self.format.text_columns else self.format.code
             raise DataError(
                 f"Argument `architecture` is expected to be one of the table's {len(self)}, but got "
-                f"{architecture!r}. Compare it with `oracle.table[{(*self.format.texts, self.format.code)[0]!r}]`."
+                f"{architecture!r}. Compare it with `oracle.table[{column!r}]`."
             )
         return row
 
@@ -221,6 +225,16 @@ class BenchmarkOracle:
     def _label(self, label: str) -> str:
         """Return the format's name of a label."""
         return label
+
+
+def _as_row(architecture: Any) -> int:
+    try:
+        return operator.index(architecture)
+    except TypeError:
+        raise SpaceError(
+            f"Argument `architecture` is expected to be a sample, a code or a row, but got {architecture!r}. Use a "
+            "mapping of labels to candidates, a text or an integer."
+        ) from None
 
 
 def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:

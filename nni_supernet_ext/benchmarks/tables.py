@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -97,17 +98,15 @@ def as_table(columns: Mapping[str, Sequence[Any] | Column], form: TableFormat) -
         The same columns as arrays that cannot be written to.
 
     Raises:
-        DataError: A text column is missing, lengths differ, or a code is malformed or repeated.
+        DataError: A text column is missing, a column is no list of numbers, lengths differ, or a code is malformed
+            or repeated.
     """
     missing = [name for name in form.text_columns if name not in columns]
     if missing:
         raise DataError(
             f"Table is expected to have the column `{missing[0]}`, but got {list(columns)}. {form.remedy}"
         )
-    table: dict[str, Column] = {
-        name: np.array(values, dtype=str if name in form.text_columns else float)
-        for name, values in columns.items()
-    }
+    table = {name: _as_column(name, values, form) for name, values in columns.items()}
     lengths = {name: len(column) for name, column in table.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"Columns are expected to have equal lengths, but got {lengths}. Load the whole table.")
@@ -116,6 +115,23 @@ def as_table(columns: Mapping[str, Sequence[Any] | Column], form: TableFormat) -
     for column in table.values():
         column.flags.writeable = False
     return MappingProxyType(table)
+
+
+def _as_column(name: str, values: Sequence[Any] | Column, form: TableFormat) -> Column:
+    kind: type = str if name in form.text_columns else float
+    try:
+        column: Column = np.array(values, dtype=kind)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"Column `{name}` is expected to hold numbers, but got: {error}. Leave columns of other text out; "
+            "missing numbers are NaN."
+        ) from error
+    if column.ndim != 1:
+        raise DataError(
+            f"Column `{name}` is expected to hold one value per architecture, but got the shape {column.shape}. "
+            "Use a list, also for a single architecture."
+        )
+    return column
 
 
 def _check_codes(codes: list[str], form: TableFormat) -> None:
@@ -185,7 +201,7 @@ def read_csv(file: Path, form: TableFormat) -> dict[str, Sequence[Any]]:
             name: column if name in form.text_columns else [float(value or "nan") for value in column]
             for name, column in zip(header, values, strict=True)
         }
-    except (ValueError, EOFError, gzip.BadGzipFile) as error:
+    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error, csv.Error) as error:
         raise DataError(
             f"File {file.name} is expected to be a csv table of numbers beside {form.text_columns}, but got: "
             f"{error}. {form.remedy}"

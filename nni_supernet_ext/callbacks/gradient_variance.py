@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
+from nni_supernet_ext.callbacks._arrivals import GradientArrivals
 from nni_supernet_ext.callbacks._epoch_summary import EpochSummary
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.state import StepState
@@ -50,6 +52,8 @@ class GradientVariance(EpochSummary):
         self.history: list[float] = []
         self._moments = GradientMoments()
         self._steps = 0
+        self._plan: Plan | None = None
+        self._arrivals: GradientArrivals | None = None
 
     def problems(self, plan: Plan) -> Iterable[str]:
         """Refuse an interval that is no positive integer."""
@@ -63,14 +67,23 @@ class GradientVariance(EpochSummary):
         """Start without any measurement."""
         scaled = getattr(plan.trainer.precision_plugin, "scaler", None) is not None
         self.history, self._moments, self._steps = [], GradientMoments(skip_infinite=scaled), 0
+        self._plan = plan
+        self._arrivals = None if plan.set_to_none else GradientArrivals()
+
+    def on_draws(self, state: StepState) -> None:
+        """Begin to note which weights this step reaches, where their gradients alone do not tell."""
+        if self._arrivals is not None and self._plan is not None and self._plan.optimizer is not None:
+            self._arrivals.forget()
+            self._arrivals.watch(_trained(self._plan.optimizer))
 
     def on_before_update(self, state: StepState, optimizer: Optimizer) -> None:
         """Take in the gradients of this step."""
         self._steps += 1
-        if self._steps % self.every:
-            return
-        reached = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self._moments.add(reached, [p.grad for p in reached])
+        if self._steps % self.every == 0:
+            reached = [p for p in _trained(optimizer) if self._is_reached(p)]
+            self._moments.add(reached, [p.grad for p in reached])
+        if self._arrivals is not None:
+            self._arrivals.forget()
 
     def checkpoint_state(self) -> dict[str, Any]:
         """Return the values so far; a checkpoint within an epoch starts that epoch's measurement anew."""
@@ -84,6 +97,15 @@ class GradientVariance(EpochSummary):
         """Free the running means."""
         self._moments = GradientMoments(self._moments.skip_infinite)
 
+    def finish(self) -> None:
+        """Let go of the run and of its weights."""
+        if self._arrivals is not None:
+            self._arrivals.close()
+        self._plan, self._arrivals = None, None
+
+    def _is_reached(self, parameter: Tensor) -> bool:
+        return parameter.grad is not None and (self._arrivals is None or parameter in self._arrivals)
+
     def _summary(self, pl_module: Any) -> dict[str, float]:
         value = self._value()
         self._moments.reset()
@@ -94,3 +116,7 @@ class GradientVariance(EpochSummary):
         rows = zip(self._moments.variances(), self._moments.sizes(), self._moments.counts(), strict=True)
         repeated = [(variance, size) for variance, size, count in rows if count > 1]
         return sum(v for v, _ in repeated) / max(sum(n for _, n in repeated), 1)
+
+
+def _trained(optimizer: Optimizer) -> Iterable[Any]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])

@@ -134,7 +134,8 @@ def _coordinate_search(complexity: Complexity, domain: Domain, sign: int, starts
     """Improve one choice at a time until none improves, from several starts."""
     rng = np.random.default_rng(0)
     best = domain.random(rng)
-    for start in (_best_on_average(complexity, domain, sign, 3 * starts), *(domain.random(rng) for _ in range(starts))):
+    random = (domain.random(rng) for _ in range(starts))
+    for start in (_best_on_average(complexity, domain, sign, 3 * starts), *random):
         current = _climb(complexity, domain, start, sign)
         if sign * complexity(current) > sign * complexity(best):
             best = current

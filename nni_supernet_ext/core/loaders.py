@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, Sampler
+
+from nni_supernet_ext.core.own_generators import own_generators_seeded
 
 
 def detached_batches(loader: Any, count: int, seed: int) -> Iterator[Any]:
     """Yield up to ``count`` batches, the same ones for the same seed, leaving all random state alone.
 
-    A ``DataLoader`` over a map-style dataset is read through a loader of its own in this process, so that
-    persistent workers and running iterations of the original are not touched. Other loaders are iterated.
+    A ``DataLoader`` over a map-style dataset is read through a loader of its own in this process and through copies
+    of its samplers, so that persistent workers and running iterations of the original are not touched. Other
+    loaders are iterated. Generators of the loader's, the samplers' and the data set's own are seeded meanwhile.
 
     Args:
         loader: Training loader.
@@ -33,7 +36,7 @@ def detached_batches(loader: Any, count: int, seed: int) -> Iterator[Any]:
         >>> [len(x) for (x,) in detached_batches(DataLoader(data, batch_size=4), 2, seed=0)]
         [4, 2]
     """
-    with isolate_rng():
+    with isolate_rng(), own_generators_seeded(loader, seed):
         torch.manual_seed(seed)
         np.random.seed(seed)
         random.seed(seed)
@@ -44,25 +47,56 @@ def detached_batches(loader: Any, count: int, seed: int) -> Iterator[Any]:
 def _own_loader(loader: Any, seed: int) -> Any:
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return loader
-    if type(loader.batch_sampler) is not BatchSampler:
-        return loader
     generator = torch.Generator().manual_seed(seed)
+    batch_sampler: Any = loader.batch_sampler
+    if batch_sampler is not None and type(batch_sampler) is not BatchSampler:
+        if type(loader).__iter__ is not DataLoader.__iter__:
+            return loader  # Its batch sampler may be made for that alone, an endless one for example.
+        return DataLoader(
+            loader.dataset,
+            batch_sampler=_copied(batch_sampler),
+            collate_fn=loader.collate_fn,
+            generator=generator,
+        )
     shuffled = isinstance(loader.sampler, RandomSampler)
     return DataLoader(
         loader.dataset,
         batch_size=loader.batch_size,
         shuffle=shuffled,
-        sampler=None if shuffled else _own_sampler(loader.sampler, seed),
+        sampler=None if shuffled else _copied(loader.sampler),
         collate_fn=loader.collate_fn,
         drop_last=loader.drop_last,
         generator=generator,
     )
 
 
-def _own_sampler(sampler: Any, seed: int) -> Any:
-    """Copy a sampler that draws from a generator of its own, so that the original is not advanced."""
-    if not isinstance(getattr(sampler, "generator", None), torch.Generator):
+def _copied(sampler: Any, known: dict[int, Any] | None = None) -> Any:
+    """Copy a sampler and its containers, but no examples, so that counting or shuffling in it leaves no trace.
+
+    Its generators are shared with the original; who reads batches puts them back.
+    """
+    known = {} if known is None else known
+    if id(sampler) in known:
+        return known[id(sampler)]
+    try:
+        copied = known[id(sampler)] = copy.copy(sampler)
+    except TypeError:  # an iterator, for example
         return sampler
-    copied = copy.copy(sampler)
-    copied.generator = torch.Generator().manual_seed(seed)
+    for name, value in getattr(copied, "__dict__", {}).items():
+        copied.__dict__[name] = _copied_part(value, known)
+    return copied
+
+
+def _copied_part(value: Any, known: dict[int, Any]) -> Any:
+    if isinstance(value, Sampler):
+        return _copied(value, known)
+    if isinstance(value, (set, np.ndarray)):
+        return value.copy()
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if not isinstance(value, (list, dict)):
+        return value
+    copied: Any = copy.copy(value)
+    for place, item in enumerate(value) if isinstance(value, list) else value.items():
+        copied[place] = _copied_part(item, known)
     return copied

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,19 @@ def top_count(fraction: float, size: int) -> int:
     return max(1, math.ceil(fraction * size - 1e-9 * size))
 
 
+def check_integer(name: str, number: int) -> None:
+    """Raise unless a number is whole by its type."""
+    try:
+        operator.index(number)
+    except TypeError:
+        raise ConfigurationError(
+            f"Argument `{name}` is expected to be an integer, but got {number!r}. Use `round` on a computed one."
+        ) from None
+
+
 def check_count(name: str, count: int, size: int) -> None:
-    """Raise unless 1 <= count <= size."""
+    """Raise unless it is a whole number and 1 <= count <= size."""
+    check_integer(name, count)
     if not 1 <= count <= size:
         raise ConfigurationError(
             f"Argument `{name}` is expected to be within [1, {size}], but got {count}. "

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.functional._selection import check_integer
 from nni_supernet_ext.functional._vectors import FloatVector, VectorLike, as_subnets
 
 __all__ = ["bootstrap_interval"]
@@ -64,6 +65,7 @@ def bootstrap_interval(
     Reference:
         Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 1979.
     """
+    check_integer("n", n)
     if n < 1 or not 0 < level < 1:
         raise ConfigurationError(
             f"Arguments `n` and `level` are expected to be at least 1 and within (0, 1), but got {n} and "
@@ -87,7 +89,7 @@ def _rows(predicted: Any, over: str) -> list[Any]:
             f"Argument `over` is expected to be one of {_OVER}, but got {over!r}. Use 'subnets' with one training."
         )
     shape = tuple(predicted.shape) if isinstance(predicted, torch.Tensor) else np.shape(predicted)
-    rows = list(predicted) if len(shape) == 2 and shape[0] > 1 else [predicted]
+    rows = list(predicted) if len(shape) == 2 and shape[0] > 0 else [predicted]
     if over != "subnets" and len(rows) < 2:
         raise ConfigurationError(
             f"Argument `predicted` is expected to have the shape (seeds, size) with at least 2 seeds, but got "

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from nni_supernet_ext.errors import ConfigurationError
-from nni_supernet_ext.functional._vectors import VectorLike, as_vector
+from nni_supernet_ext.functional._vectors import VectorLike, as_pair, as_vector
 from nni_supernet_ext.functional.rank_correlation import kendall_tau
 
 __all__ = ["complexity_convergence", "convergence_step"]
@@ -79,7 +78,5 @@ def complexity_convergence(
     Deviations:
         The measure of convergence is ours: the appendix was not at hand.
     """
-    steps = [convergence_step(curve, tolerance) for curve in curves]
-    if not steps:
-        return math.nan
-    return correlation(complexities, [float(step) for step in steps])
+    steps = [float(convergence_step(curve, tolerance)) for curve in curves]
+    return correlation(*as_pair(("complexities", "curves"), complexities, steps, at_least=2))

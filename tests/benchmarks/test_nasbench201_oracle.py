@@ -197,6 +197,35 @@ def test_malformed_files_are_refused(tmp_path, name, content, match):
         NasBench201Oracle(tmp_path / name)
 
 
+def test_damaged_files_are_refused(tmp_path):
+    file = write_csv(tmp_path / "table.csv.gz", {**COLUMNS, "x": np.random.default_rng(0).random(2).tolist()})
+    whole = bytearray(file.read_bytes())
+    middle = len(whole) // 2
+    whole[middle : middle + 20] = b"\xff" * 20
+    file.write_bytes(whole)
+    with pytest.raises(DataError, match=r"table\.csv\.gz is expected to be a csv table"):
+        NasBench201Oracle(file)
+    (tmp_path / "long.csv").write_text(f"arch,code\n{'x' * 200_000},000000\n")
+    with pytest.raises(DataError, match=r"long\.csv is expected to be a csv table.*field larger"):
+        NasBench201Oracle(tmp_path / "long.csv")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"c10_test": [91.5, "much"]}, "Column `c10_test` is expected to hold numbers, but got: .*much"),
+        (
+            {"c10_test": [[1.0], [2.0]]},
+            r"Column `c10_test` .* one value per architecture, but got the shape \(2, 1\)",
+        ),
+        ({"arch": MIXED}, r"Column `arch` is expected to hold one value per architecture, but got the shape \(\)"),
+    ],
+)
+def test_malformed_columns_are_refused(change, match):
+    with pytest.raises(DataError, match=match):
+        NasBench201Oracle.from_columns({**COLUMNS, **change})
+
+
 def test_columns_of_unequal_length_are_refused():
     with pytest.raises(DataError, match="equal lengths"):
         NasBench201Oracle.from_columns({**COLUMNS, "c10_test": [1.0]})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import importlib.util
+import pickle
 import sys
 import types
 from pathlib import Path
@@ -131,6 +133,18 @@ def test_absent_and_empty_nni_databases_are_refused(tmp_path, monkeypatch):
         NasBench201Oracle.from_nni(tmp_path / "empty.db")
 
 
+@pytest.mark.parametrize("content", [b"", b"index,arch\n" * 100])
+def test_files_that_are_no_nni_database_are_refused(tmp_path, content):
+    proxy = pytest.importorskip("nni.nas.benchmark.nasbench201.schema", reason="needs peewee below 4").proxy
+    before = proxy.obj
+    (tmp_path / "other.db").write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"NNI's nasbench201 database, but got .*other\.db, which cannot be read.*get"
+    ):
+        NasBench201Oracle.from_nni(tmp_path / "other.db")
+    assert proxy.obj is before
+
+
 # --- NATS-Bench
 
 
@@ -230,6 +244,21 @@ def test_absent_nats_bench_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nats_bench", types.SimpleNamespace(create=create))
     with pytest.raises(DataError, match=r"expected to be the NATS-Bench topology files, but got: neither"):
         NasBench201Oracle.from_nats(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("content", [b"index,arch", b"\x80\x04cabsent_module\nabsent\n.", b"\x80\x04K\x01."])
+def test_files_that_hold_no_nats_bench_are_refused(tmp_path, monkeypatch, content):
+    """Of these, one is no pickle, one names a class that does not exist, and one is a number."""
+
+    def create(path, *args, **kwargs):
+        found = pickle.loads(bz2.decompress(Path(path).read_bytes()))
+        return found["meta_archs"]
+
+    monkeypatch.setitem(sys.modules, "nats_bench", types.SimpleNamespace(create=create))
+    file = tmp_path / "other.pickle.pbz2"
+    file.write_bytes(bz2.compress(content))
+    with pytest.raises(DataError, match="expected to be the NATS-Bench topology files, but got"):
+        NasBench201Oracle.from_nats(file)
 
 
 # --- what follows from an architecture alone

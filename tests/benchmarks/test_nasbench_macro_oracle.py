@@ -73,8 +73,11 @@ def test_a_saved_table_is_read_back(small, tmp_path):
     ("architecture", "error", "match"),
     [
         ("0000001", DataError, "one of the table's 3, but got '0000001'"),
-        ("11111111", DataError, r"got '11111111'\. Compare it with `oracle\.table\['canonical'\]`"),
+        ("11111111", DataError, r"got '11111111'\. Compare it with `oracle\.table\['arch'\]`"),
         (3, DataError, "got 3"),
+        (1.7, SpaceError, r"expected to be a sample, a code or a row, but got 1\.7"),
+        (2.0, SpaceError, r"a sample, a code or a row, but got 2\.0"),
+        (None, SpaceError, "a sample, a code or a row, but got None"),
         ({"layer0": "identity"}, SpaceError, r"labels \['layer0', .* but got \['layer0'\].*NAS-Bench-Macro"),
         ({**SAMPLE, "layer3": "conv"}, SpaceError, r"choose from \['identity', .*'conv'"),
     ],

@@ -127,3 +127,33 @@ def test_steps_that_loss_scaling_skips_are_left_out(tmp_path: Path) -> None:
     assert stored.skipped > 0
     assert variance.history[-2:] == pytest.approx([stored.value(3), stored.value(4)], rel=1e-4)
     assert np.isfinite(variance.history).all()
+
+
+class Reached(Stored):
+    """Keep the gradients of the weights that the drawn subnet computes with, by the toy space's own names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        names = {id(p): name for name, p in pl_module.plan.supernet.model.named_parameters()}
+        self.names = [names[id(p)] for p in pl_module.plan.optimizer.param_groups[0]["params"]]
+
+    def on_before_update(self, state: Any, optimizer: Any) -> None:
+        candidates = {draw.sample["op"] for draw in state.pending}
+        for index, (name, p) in enumerate(zip(self.names, optimizer.param_groups[0]["params"], strict=True)):
+            if not name.startswith("op.") or name.split(".")[1] in candidates:
+                self.epochs[-1].setdefault(index, []).append(p.grad.double().numpy().copy())
+
+
+@pytest.mark.parametrize("step_every", ["batch", "subnet"])
+def test_zeroed_gradients_do_not_count_as_steps_that_reached_a_weight(tmp_path: Path, step_every: str) -> None:
+    variance, reached, all_kept = GradientVariance(), Reached(), Stored()
+    settings = {"callbacks": [variance, reached, all_kept], "set_to_none": False, "step_every": step_every}
+    run = train(CASE, settings, tmp_path, epochs=3)
+    assert any(name.startswith("op.") for name in reached.names)
+    expected = [reached.value(epoch) for epoch in range(3)]
+    assert variance.history == pytest.approx(expected, rel=1e-4)
+    assert expected[-1] != pytest.approx(all_kept.value(2), rel=1e-2), "the run does not tell the two apart"
+    assert not any(p._post_accumulate_grad_hooks for p in run.strategy.trained.model.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nni.nas.evaluator.pytorch import DataLoader
 from pytorch_lightning.callbacks import EarlyStopping
 from scipy import stats
+from torch.utils.data import Dataset
 
 from nni_supernet_ext import functional
 from nni_supernet_ext.benchmarks import BenchmarkOracle, TableFormat
@@ -18,7 +21,7 @@ from nni_supernet_ext.callbacks import RankingConsistency
 from nni_supernet_ext.core import SupernetCallback
 from nni_supernet_ext.errors import ConfigurationError, DataError
 from nni_supernet_ext.recording.epochs import EpochReports
-from nni_supernet_ext.testing import MethodCase, toy_evaluator
+from nni_supernet_ext.testing import MethodCase, toy_data, toy_evaluator
 from nni_supernet_ext.testing.stop import StopAfter
 from nni_supernet_ext.testing.training import train
 
@@ -210,3 +213,48 @@ def test_unknown_metric_and_no_data(tmp_path: Path) -> None:
         run(tmp_path, RankingConsistency(SAMPLES, TRUTHS, metric="val_f1"))
     with pytest.raises(DataError, match="at least one batch, but got an empty loader"):
         run(tmp_path / "empty", RankingConsistency(SAMPLES, TRUTHS, loader=[]))
+
+
+class OwnOrder:
+    """Shuffle batches with a generator of its own."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(1)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.rng.permutation(64).reshape(4, 16).tolist())
+
+    def __len__(self) -> int:
+        return 4
+
+
+class OwnNoise(Dataset[Any]):
+    """Add noise from a generator of its own."""
+
+    def __init__(self) -> None:
+        self.data, self.rng = toy_data(64), np.random.RandomState(2)
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> Any:
+        images, label = self.data[index]
+        return images + 0.1 * self.rng.normal(), label
+
+
+def own_generators(*args: Any, **kwargs: Any) -> Any:
+    evaluator = toy_evaluator(*args, **kwargs)
+    evaluator.train_dataloaders = DataLoader(OwnNoise(), batch_sampler=OwnOrder())
+    return evaluator
+
+
+def test_loaders_with_generators_of_their_own_train_as_without(tmp_path: Path) -> None:
+    case = MethodCase("case", dict, evaluator=own_generators)
+    weights = []
+    for name, callbacks in (
+        ("without", []),
+        ("with", [RankingConsistency(SAMPLES, TRUTHS, recalibrate_batches=2)]),
+    ):
+        settings = {"callbacks": callbacks, "recalibrate_batches": 0}
+        weights.append(train(case, settings, tmp_path / name, epochs=2).weights)
+    assert [key for key in weights[0] if not torch.equal(weights[0][key], weights[1][key])] == []

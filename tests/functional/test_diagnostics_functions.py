@@ -83,5 +83,9 @@ def test_complexity_convergence() -> None:
         complexity_convergence([1, 2], [[1.0], [2.0]])
     with pytest.raises(ConfigurationError, match="same length, but got 3 and 2"):
         complexity_convergence([1, 2, 3], curves[:2])
+    with pytest.raises(ConfigurationError, match=r"`complexities` and `curves` .* same length, but got 2 and 0"):
+        complexity_convergence([1.0, 2.0], [])
+    with pytest.raises(ConfigurationError, match=r"`complexities` and `curves` .* at least 2 items, but got 0"):
+        complexity_convergence([], [])
     with pytest.raises(DataError, match="NaN"):
         convergence_step([1.0, math.nan])

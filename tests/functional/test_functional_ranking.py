@@ -181,7 +181,7 @@ def test_infinite_predictions_are_ranked() -> None:
     [
         ([1, 2], [1, 2, 3], ConfigurationError, "expected to have the same length, but got 2 and 3"),
         ([1], [1], ConfigurationError, "expected to have at least 2 items, but got 1"),
-        ([[1, 2]], [1, 2], ConfigurationError, r"`predicted` is expected to be one-dimensional.*\(1, 2\)"),
+        ([[[1, 2]]], [1, 2], ConfigurationError, r"`predicted` is expected to be one-dimensional.*\(1, 1, 2\)"),
         (
             [1, 2, 3],
             [math.nan, 1, math.nan],
@@ -202,6 +202,10 @@ def test_input_errors(metric: object, predicted: list, actual: list, error: type
         (partial(ours.kendall_tau_top, fraction=1.1), r"`fraction` is expected .* \(0, 1\], but got 1.1"),
         (ours.kendall_tau_top, r"`fraction` is expected to select at least 2 of 3 subnets, but got 0\.1"),
         (partial(ours.best_of_top, n=0), r"`n` is expected to be within \[1, 3\], but got 0"),
+        (partial(ours.best_of_top, n=1.5), r"`n` is expected to be an integer, but got 1\.5"),
+        (partial(ours.top_mean, n=2.0), r"`n` is expected to be an integer, but got 2\.0"),
+        (partial(ours.regret, n=None), "`n` is expected to be an integer, but got None"),
+        (partial(ours.bootstrap_interval, metric=ours.regret, n=1.5), r"`n` is expected to be an integer, .* 1\.5"),
         (partial(ours.regret, n=4), r"`n` is expected to be within \[1, 3\], but got 4"),
         (partial(ours.improvement, n=4), r"`n` is expected to be within \[1, 3\], but got 4"),
         (partial(ours.bootstrap_interval, metric=ours.regret, n=0), r"`n` and `level` .* got 0 and 0\.95"),
@@ -283,6 +287,17 @@ def test_bootstrap_over_both_is_wider_than_over_either() -> None:
     assert half["seeds"] == pytest.approx(1.645 * parts["seeds"] ** 0.5, rel=0.1)
     assert half["subnets"] == pytest.approx(1.645 * parts["subnets"] ** 0.5, rel=0.1)
     assert half["both"] == pytest.approx(1.645 * sum(parts.values()) ** 0.5, rel=0.1)
+
+
+def test_one_seed_as_a_row_is_one_seed() -> None:
+    predicted, actual = [3.0, 1.0, 2.0, 4.0], [3.0, 2.0, 1.0, 4.0]
+    whole = ours.bootstrap_interval(predicted, actual, ours.spearman_rho, n=30)
+    for row in ([predicted], np.array([predicted]), torch.tensor([predicted])):
+        assert ours.bootstrap_interval(row, actual, ours.spearman_rho, n=30) == whole
+    with pytest.raises(ConfigurationError, match=r"with at least 2 seeds, but got \(1, 4\)"):
+        ours.bootstrap_interval([predicted], actual, ours.spearman_rho, over="seeds")
+    with pytest.raises(ConfigurationError, match=r"one-dimensional, but got shape \(0, 4\)"):
+        ours.bootstrap_interval(np.zeros((0, 4)), actual, ours.spearman_rho)
 
 
 def test_several_seeds_over_subnets_is_the_mean_metric() -> None:
