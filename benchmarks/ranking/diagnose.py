@@ -13,12 +13,10 @@ losses of five ranges of complexity, and the correlation of complexity with conv
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,9 +25,15 @@ import nni_supernet_ext  # noqa: F401 - before anything that imports NNI
 
 import numpy as np  # isort: skip
 import torch  # isort: skip
+from baselines import BASELINES  # isort: skip
+from diagnosis_tables import STAGES, summary  # isort: skip
 from grounds import GROUNDS  # isort: skip
 from images import Images, train_loader  # isort: skip
+from methods import make_method  # isort: skip
+from options import at_least_one, checked_methods, checked_seeds  # isort: skip
 from protocols import PROTOCOLS, Protocol  # isort: skip
+from results import append_line, read_lines  # isort: skip
+from settings import overridden  # isort: skip
 from training import trained_supernet  # isort: skip
 
 from nni_supernet_ext.callbacks import GradientVariance, LossByComplexity  # isort: skip
@@ -40,6 +44,7 @@ from nni_supernet_ext.diagnostics import (  # isort: skip
     deviation_by_complexity,
     similarity_by_distance,
 )
+from nni_supernet_ext.errors import ConfigurationError  # isort: skip
 from nni_supernet_ext.functional import complexity_convergence  # isort: skip
 
 BATCHES = 8
@@ -58,7 +63,7 @@ class Probe(SupernetCallback):
     def __init__(self, epochs: Sequence[int], protocol: Protocol, images: Images, complexity: Any) -> None:
         self.epochs, self.complexity = set(epochs), complexity
         self.batches = list(islice(train_loader(images, protocol, seed=1_000), BATCHES))
-        self.found: list[dict[str, Any]] = []
+        self.found: dict[int, dict[str, Any]] = {}
 
     def prepare(self, plan: Any) -> None:
         """Keep the supernet at hand."""
@@ -71,13 +76,27 @@ class Probe(SupernetCallback):
         gradients = SubnetGradients(self.supernet, activate=self.activate)
         similarity = similarity_by_distance(gradients, self.batches[0])
         deviation = deviation_by_complexity(gradients, self.batches, self.complexity)
-        self.found.append(
-            {
-                "epoch": trainer.current_epoch,
-                "similarity": {distance: _rounded(value) for distance, value in similarity.items()},
-                "deviation": [_rounded(value) for _, value in deviation],
-            }
+        self.found[trainer.current_epoch] = {
+            "epoch": trainer.current_epoch,
+            "similarity": {distance: _rounded(value) for distance, value in similarity.items()},
+            "deviation": [_rounded(value) for _, value in deviation],
+        }
+
+
+def stage_epochs(protocol: Protocol, method: str) -> dict[str, int]:
+    """Return the epochs to look at by name; a method that makes several passes on a batch has fewer of them.
+
+    Raises:
+        ConfigurationError: The method trains several supernets, each with copies of what watches.
+    """
+    made = make_method(method, protocol, GROUNDS[protocol.benchmark])
+    if made.few_shot is not None:
+        raise ConfigurationError(
+            f"Argument `methods` is expected to hold methods that train one supernet, but got {method!r}. Remove "
+            "`few_shot` from it."
         )
+    last = made.epochs(protocol) - 1
+    return dict(zip(STAGES, (0, last // 2, last), strict=True))
 
 
 def diagnose(protocol: Protocol, method: str, seed: int, data: Path) -> dict[str, Any]:
@@ -94,8 +113,8 @@ def diagnose(protocol: Protocol, method: str, seed: int, data: Path) -> dict[str
     """
     ground = GROUNDS[protocol.benchmark]
     images, complexity = ground.images(data, protocol), ground.costs["params"]
-    last = protocol.epochs - 1
-    probe = Probe([0, last // 2, last], protocol, images, complexity)
+    epochs = stage_epochs(protocol, method)
+    probe = Probe(list(epochs.values()), protocol, images, complexity)
     losses, variance = LossByComplexity(complexity), GradientVariance()
     with tempfile.TemporaryDirectory() as folder:
         watching = [probe, losses, variance]
@@ -108,7 +127,7 @@ def diagnose(protocol: Protocol, method: str, seed: int, data: Path) -> dict[str
         "protocol": protocol.name,
         "method": method,
         "seed": seed,
-        "stages": probe.found,
+        "stages": [{"stage": stage, **probe.found[epoch]} for stage, epoch in epochs.items()],
         "variance": [_rounded(value) for value in variance.history],
         "loss_by_range": [[_rounded(value) for value in curve] for curve in curves],
         "complexity_convergence": _rounded(complexity_convergence(centres, smooth)) if complete else None,
@@ -135,41 +154,6 @@ def _rounded(value: float) -> float | None:
     return None if math.isnan(value) else float(f"{value:.4g}")
 
 
-def summary(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Return Markdown tables of the means over seeds."""
-    methods = list(dict.fromkeys(line["method"] for line in lines))
-    distances = list(lines[0]["stages"][0]["similarity"])
-    parts = []
-    for stage, name in enumerate(("first", "middle", "last")):
-        titles = [f"after the {name} epoch", *(f"distance {d}" for d in distances), "small", "middle", "large"]
-        rows = []
-        for method in methods:
-            found = [line["stages"][stage] for line in lines if line["method"] == method]
-            cosines = [_mean([entry["similarity"][d] for entry in found]) for d in distances]
-            deviations = [_mean([entry["deviation"][i] for entry in found]) for i in range(3)]
-            rows.append([method, *(f"{c:.3f}" for c in cosines), *(f"{d:.2e}" for d in deviations)])
-        parts.append(_table(titles, rows))
-    rows = []
-    for method in methods:
-        own = [line for line in lines if line["method"] == method]
-        third = max(1, len(own[0]["variance"]) // 3)
-        ends = slice(third), slice(-third, None)
-        variances = [_mean([_mean(line["variance"][end]) for line in own]) for end in ends]
-        taus = [_mean([line["complexity_convergence"]]) for line in own]
-        rows.append([method, *(f"{v:.2e}" for v in variances), ", ".join(f"{tau:.2f}" for tau in taus)])
-    titles = ["", "gradient variance, first third", "last third", "complexity with convergence, by seed"]
-    return "\n\n".join([*parts, _table(titles, rows)])
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else math.nan
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in [titles, ["---"] * len(titles), *rows])
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what the results do not hold yet, or print a table of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -178,34 +162,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
     parser.add_argument("--data", type=Path, default=os.environ.get("NNI_SUPERNET_DATA", "."))
     parser.add_argument("--out", type=Path, help="file of JSON lines to append to")
-    parser.add_argument("--epochs", type=int, help="default: the protocol's")
+    parser.add_argument("--epochs", type=at_least_one, help="default: the protocol's")
     parser.add_argument("--summarize", type=Path, help="only print the tables of a file of results")
     options = parser.parse_args(arguments)
     if options.summarize is not None:
-        texts = options.summarize.read_text(encoding="utf-8").splitlines()
-        print(summary([json.loads(text) for text in texts]))
+        print(summary(read_lines(options.summarize)))
         return
     if options.out is None:
         parser.error("give --out or --summarize")
     torch.set_num_threads(1)
-    protocol = PROTOCOLS[options.protocol]
-    if options.epochs:
-        name = f"{protocol.name}+epochs={options.epochs}"
-        protocol = dataclasses.replace(protocol, name=name, epochs=options.epochs)
-    done = _done(options.out)
-    for seed in map(int, options.seeds.split(",")):
-        for method in options.methods.split(","):
-            if (protocol.name, method, seed) in done:
+    try:
+        protocol, methods, seeds = _checked(options)
+    except ConfigurationError as error:
+        parser.error(str(error))
+    for seed in seeds:
+        for method in methods:
+            if (protocol.name, method, seed) in _done(options.out):
                 continue
-            line = diagnose(protocol, method, seed, options.data)
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            append_line(options.out, diagnose(protocol, method, seed, options.data))
             print(f"{method} seed {seed}: done", flush=True)
 
 
+def _checked(options: argparse.Namespace) -> tuple[Protocol, list[str], list[int]]:
+    """Return protocol, methods and seeds; refuses what cannot be looked into."""
+    changes = [f"epochs={options.epochs}"] if options.epochs else []
+    protocol = overridden(PROTOCOLS[options.protocol], changes)
+    methods = checked_methods(options.methods, protocol)
+    idle = [method for method in methods if method in BASELINES]
+    if idle:
+        raise ConfigurationError(
+            f"Argument `methods` is expected to hold methods that train, but got {', '.join(idle)}. Remove it."
+        )
+    for method in methods:
+        stage_epochs(protocol, method)
+    return protocol, methods, checked_seeds(options.seeds)
+
+
 def _done(out: Path) -> set[tuple[str, str, int]]:
-    texts = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
-    lines = [json.loads(text) for text in texts]
+    lines = read_lines(out) if out.exists() else []
     return {(line["protocol"], line["method"], line["seed"]) for line in lines}
 
 

@@ -38,6 +38,7 @@ class Ground:
         costs: Predictors that need no training: name -> cost of a sample.
         needs_data: Whether table and images must be given in a folder.
         dependencies: Which choices a choice's weights depend on in conditional training.
+        ignores: Settings of a protocol that change nothing here.
     """
 
     space: Callable[[Protocol], Any]
@@ -46,6 +47,7 @@ class Ground:
     costs: Mapping[str, Cost]
     needs_data: bool = True
     dependencies: str = "nasbench201"
+    ignores: frozenset[str] = frozenset()
 
 
 def _nasbench201(protocol: Protocol) -> Any:
@@ -69,11 +71,12 @@ GROUNDS: dict[str, Ground] = {
         {"params": nasbench201_params, "flops": nasbench201_flops},
     ),
     "nasbench_macro": Ground(
-        lambda protocol: nasbench_macro(),
+        lambda protocol: nasbench_macro(protocol.channels),
         NasBenchMacroOracle,
         cifar_images,
         {"params": nasbench_macro_params, "flops": nasbench_macro_flops},
         dependencies="sequential",
+        ignores=frozenset({"cells", "operations", "bn_mode"}),
     ),
     "digit_cells": Ground(
         lambda protocol: digit_cells(track_running_stats=_tracks(protocol)),
@@ -81,5 +84,6 @@ GROUNDS: dict[str, Ground] = {
         lambda folder, protocol: noisy_digits(protocol),
         {"params": digit_cells_params, "flops": digit_cells_flops},
         needs_data=False,
+        ignores=frozenset({"channels", "cells", "image_size", "operations", "whole_train_set"}),
     ),
 }

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from nni_supernet_ext.benchmarks.digit_images import digit_images, with_noise
+from nni_supernet_ext.errors import ConfigurationError
 
 Batch = tuple[Tensor, Tensor]
 _MEAN = torch.tensor([0.4914, 0.4822, 0.4465]).view(1, 3, 1, 1)
@@ -45,6 +46,7 @@ class Images:
 def noisy_digits(protocol: Protocol) -> Images:
     """Return the images of the DigitCells benchmark; training images get fresh noise at each use."""
     digits = digit_images()
+    _check_counts(protocol, len(digits.y_train), len(digits.y_valid), "scikit-learn's digits")
     layout = _layout(protocol)
 
     def noisy(batch: Batch, generator: torch.Generator) -> Batch:
@@ -74,22 +76,25 @@ def cifar_images(folder: Path, protocol: Protocol) -> Images:
 
     Raises:
         FileNotFoundError: The folder holds neither.
-        ValueError: It holds fewer images than the protocol needs.
+        ConfigurationError: It holds fewer or smaller images than the protocol needs, or not the whole training set
+            that it asks for.
     """
+    if protocol.image_size > 32:
+        raise ConfigurationError(
+            f"Setting `image_size` is expected to be at most 32, the side of CIFAR-10's images, but got "
+            f"{protocol.image_size}. Use 0 for the images as they are."
+        )
     if all((folder / sheet).is_file() for sheet in _SHEETS):
         arrays = _from_sheets(folder, protocol)
     elif (folder / "cifar10_small.npz").is_file():
-        arrays = _from_small(folder)
+        arrays = _from_small(folder, protocol)
     else:
         raise FileNotFoundError(f"{folder} holds neither {_SHEETS[0]} ... nor cifar10_small.npz.")
     x_train, y_train, x_valid, y_valid = arrays
-    if len(x_train) < protocol.train_images or len(x_valid) < protocol.evaluation_images:
-        raise ValueError(
-            f"Protocol `{protocol.name}` needs {protocol.train_images} training and "
-            f"{protocol.evaluation_images} evaluation images, but {folder} holds {len(x_train)} and {len(x_valid)}."
-        )
+    _check_counts(protocol, len(x_train), len(x_valid), str(folder))
     train, valid = slice(protocol.train_images), slice(protocol.evaluation_images)
-    change = Shift(max(1, protocol.image_size // 8), _layout(protocol)) if protocol.augment else None
+    side = protocol.image_size or x_train.shape[1]
+    change = Shift(max(1, side // 8), _layout(protocol)) if protocol.augment else None
     return Images(
         _prepared(x_train[train], protocol),
         torch.from_numpy(y_train[train].astype(np.int64)),
@@ -97,6 +102,16 @@ def cifar_images(folder: Path, protocol: Protocol) -> Images:
         torch.from_numpy(y_valid[valid].astype(np.int64)),
         change,
     )
+
+
+def _check_counts(protocol: Protocol, train: int, valid: int, source: str) -> None:
+    """Refuse to train or evaluate on fewer images than the protocol says."""
+    if train < protocol.train_images or valid < protocol.evaluation_images:
+        raise ConfigurationError(
+            f"Settings `train_images` and `evaluation_images` are expected to be at most {train} and {valid}, what "
+            f"there is of {source}, but got {protocol.train_images} and {protocol.evaluation_images} in protocol "
+            f"`{protocol.name}`. Lower them."
+        )
 
 
 def _from_sheets(folder: Path, protocol: Protocol) -> tuple[Any, Any, Any, Any]:
@@ -118,7 +133,12 @@ def _from_sheets(folder: Path, protocol: Protocol) -> tuple[Any, Any, Any, Any]:
     return x[train], y[train], x[valid], y[valid]
 
 
-def _from_small(folder: Path) -> tuple[Any, Any, Any, Any]:
+def _from_small(folder: Path, protocol: Protocol) -> tuple[Any, Any, Any, Any]:
+    if protocol.whole_train_set:
+        raise ConfigurationError(
+            f"Setting `whole_train_set` is expected to be false for the images in cifar10_small.npz, but got true. "
+            f"Put the sheets {_SHEETS[0]} ... into {folder}."
+        )
     with np.load(folder / "cifar10_small.npz") as small:
         x_valid = np.concatenate([small["x_valid"], small["x_holdout"]])
         y_valid = np.concatenate([small["y_valid"], small["y_holdout"]])
@@ -128,7 +148,8 @@ def _from_small(folder: Path) -> tuple[Any, Any, Any, Any]:
 def _prepared(pixels: Any, protocol: Protocol) -> Tensor:
     """Shrink, normalize and lay out images of shape [N, 32, 32, 3]."""
     x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
-    x = torch.nn.functional.adaptive_avg_pool2d(x, protocol.image_size)
+    if protocol.image_size:
+        x = torch.nn.functional.adaptive_avg_pool2d(x, protocol.image_size)
     x = (x - _MEAN) / _STD
     return x.contiguous(memory_format=_layout(protocol))
 

@@ -1,33 +1,29 @@
-"""Predict the accuracy of the chosen architectures and compare the ranking with the benchmark's."""
+"""Choose architectures and predict their accuracy."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from grounds import Ground
 from images import Images, train_loader, valid_loader
 from protocols import Protocol
 from task import ImageClassification
 
 from nni_supernet_ext.benchmarks import BenchmarkOracle
 from nni_supernet_ext.core import SubnetEvaluator, Supernet, WeightStore
-from nni_supernet_ext.functional import (
-    best_of_top,
-    improvement,
-    kendall_tau,
-    kendall_tau_top,
-    precision_at_top,
-    spearman_rho,
-)
+from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.strategies.journal import Journal
+
+SUBSET = 327
+"""Architectures that other authors report correlations on, of all that a benchmark has."""
 
 
 def choose_architectures(oracle: BenchmarkOracle, protocol: Protocol) -> list[int]:
-    """Choose architectures at random, one from each group of equal networks drawn.
+    """Choose architectures at random, one from each group of equal networks drawn, or take all.
 
     Args:
         oracle: The benchmark's table.
@@ -35,14 +31,38 @@ def choose_architectures(oracle: BenchmarkOracle, protocol: Protocol) -> list[in
 
     Returns:
         Rows in ascending order; a group is represented by a random member.
+
+    Raises:
+        ConfigurationError: There are fewer different networks than asked for.
     """
     order = np.random.default_rng(protocol.architecture_seed).permutation(len(oracle))
     if protocol.operations is not None:
         kept = set(protocol.operations)
         order = np.array([row for row in order if set(oracle.sample(int(row)).values()) <= kept])
+    if protocol.architectures == "all":
+        return sorted(int(index) for index in order)
     _, first = np.unique(oracle.table[oracle.format.group][order], return_index=True)
-    chosen = order[np.sort(first)][: protocol.architectures]
+    wanted = len(first) if protocol.architectures is None else int(protocol.architectures)
+    if wanted > len(first):
+        raise ConfigurationError(
+            f"Setting `architectures` is expected to be at most {len(first)}, the number of different networks, "
+            f"but got {wanted}. Use null for all of them, or all for every single architecture."
+        )
+    chosen = order[np.sort(first)][:wanted]
     return sorted(int(index) for index in chosen)
+
+
+def places_of_subset(oracle: BenchmarkOracle, protocol: Protocol, indices: Sequence[int]) -> list[int]:
+    """Return where among the chosen architectures those are that ``architectures=327`` would choose.
+
+    Returns:
+        Places in ``indices``; empty where no more than that many are evaluated, or not so many networks differ.
+    """
+    groups = np.unique(oracle.table[oracle.format.group][list(indices)])
+    if len(indices) <= SUBSET or len(groups) < SUBSET:
+        return []
+    chosen = set(choose_architectures(oracle, replace(protocol, architectures=SUBSET)))
+    return [place for place, index in enumerate(indices) if index in chosen]
 
 
 def predict(
@@ -82,33 +102,4 @@ def predict(
         "accuracy": [round(100 * entry["val_acc"], 4) for entry in entries],
         "loss": [round(entry["val_loss"], 5) for entry in entries],
         "seconds": round(sum(entry["seconds"] for entry in entries), 1),
-    }
-
-
-def ranking_metrics(
-    predicted: Sequence[float], oracle: BenchmarkOracle, ground: Ground, indices: Sequence[int]
-) -> dict[str, float]:
-    """Compare a prediction with the benchmark's test accuracies.
-
-    Args:
-        predicted: One number per architecture, higher for better.
-        oracle: The benchmark's table.
-        ground: The benchmark's costs.
-        indices: Rows of the architectures.
-
-    Returns:
-        Metric name -> value; ``params_tau`` is what the number of parameters reaches on the same ones.
-    """
-    actual = oracle.accuracies(indices)
-    params = [ground.costs["params"](oracle.sample(index)) for index in indices]
-    return {
-        "tau": kendall_tau(predicted, actual),
-        "spearman": spearman_rho(predicted, actual),
-        "precision_top10pct": precision_at_top(predicted, actual, 0.1),
-        "tau_top10pct": kendall_tau_top(predicted, actual, 0.1),
-        **{f"best_of_top{n}": best_of_top(predicted, actual, min(n, len(indices))) for n in (1, 5, 10)},
-        "improvement_top10": improvement(predicted, actual, min(10, len(indices))),
-        "best_possible": float(actual.max()),
-        "params_tau": kendall_tau(params, actual),
-        "tau_with_params": kendall_tau(predicted, params),
     }

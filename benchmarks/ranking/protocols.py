@@ -37,7 +37,8 @@ class Protocol:
         operations: Candidates kept in every choice, for a part of the space; None for all.
         whole_train_set: Whether validation images are cut from the end of the whole training set (True) instead of
             the benchmark's own validation half.
-        architectures: Number of architectures evaluated, each a different network; None for all networks.
+        architectures: Number of architectures evaluated, each a different network; None for one of each group of
+            equal networks; ``'all'`` for every single one, because the members of a group differ in a supernet.
         architecture_seed: Seed that chooses them; the same for all methods and training seeds.
         channels_last: Memory format in which small networks run faster on processors.
         precision: Lightning's name of the number format of training, for example ``'bf16-mixed'``.
@@ -64,7 +65,7 @@ class Protocol:
     recalibration_batches: int = 20
     operations: tuple[str, ...] | None = None
     whole_train_set: bool = False
-    architectures: int | None = None
+    architectures: int | str | None = None
     architecture_seed: int = 0
     channels_last: bool = False
     precision: str = "32-true"

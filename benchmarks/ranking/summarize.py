@@ -10,12 +10,10 @@ figure shows every seed. CIFAR-10 protocols need the folder of the table: `--dat
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -24,41 +22,51 @@ import nni_supernet_ext  # noqa: F401 - before anything that imports NNI
 
 from figure import plot_taus  # isort: skip
 from grounds import GROUNDS  # isort: skip
+from results import Line, read_lines  # isort: skip
 
 from nni_supernet_ext.functional import bootstrap_interval, kendall_tau  # isort: skip
 
-Runs = list[dict[str, Any]]
+Runs = list[Line]
 
 COLUMNS = {
     "tau": "tau",
     "tau_by_loss": "tau by loss",
     "tau_with_params": "tau with the parameter count",
+    "tau_327": "tau on 327",
+    "tau_by_loss_327": "tau by loss on 327",
     "spearman": "Spearman",
+    "pearson": "Pearson",
     "precision_top10pct": "precision top 10 %",
     "tau_top10pct": "tau in top 10 %",
     "best_of_top1": "top 1",
     "best_of_top10": "best of top 10",
+    "regret": "regret",
+    "regret_top10": "regret of top 10",
     "improvement_top10": "improvement of top 10",
     "mean_predicted": "mean accuracy of subnets",
     "train_seconds": "training s",
     "train_cpu_seconds": "training core s",
     "evaluation_seconds": "evaluation s",
     "peak_memory_mb": "peak MB",
+    "peak_gpu_memory_mb": "peak MB of GPU",
 }
 REFERENCE = "spos"
 GAIN, GAIN_TITLE = "gain_per_hour", "gain in tau per core hour"
 
 
 def read_runs(path: Path) -> dict[str, dict[str, Runs]]:
-    """Read results as protocol name -> method -> its runs in the order of their seeds."""
-    groups: dict[str, dict[str, Runs]] = {}
-    for text in path.read_text(encoding="utf-8").splitlines():
-        run = json.loads(text)
-        groups.setdefault(run["protocol"]["name"], {}).setdefault(run["method"], []).append(run)
-    for methods in groups.values():
-        for runs in methods.values():
-            runs.sort(key=lambda run: run["seed"])
-    return groups
+    """Read results as protocol name -> method -> its runs in the order of their seeds.
+
+    Of a run that is in the file twice the first counts.
+    """
+    groups: dict[str, dict[str, dict[int, Line]]] = {}
+    for run in read_lines(path):
+        by_seed = groups.setdefault(run["protocol"]["name"], {}).setdefault(run["method"], {})
+        by_seed.setdefault(run["seed"], run)
+    return {
+        name: {method: [runs[seed] for seed in sorted(runs)] for method, runs in methods.items()}
+        for name, methods in groups.items()
+    }
 
 
 def tau_interval(runs: Runs, actual: Sequence[float], draws: int = 1000) -> tuple[float, float]:
@@ -90,8 +98,10 @@ def paired_difference(runs: Runs, reference: Runs, key: str = "tau") -> tuple[fl
         Mean difference over the seeds both have, half of Student's 95 % interval (NaN for a single seed), seeds in
         which the method is better, and seeds compared; None where they share no seed.
     """
-    by_seed = {run["seed"]: run[key] for run in reference}
-    differences = [run[key] - by_seed[run["seed"]] for run in runs if run["seed"] in by_seed]
+    by_seed = {run["seed"]: run[key] for run in reference if run.get(key) is not None}
+    differences = [
+        run[key] - by_seed[run["seed"]] for run in runs if run["seed"] in by_seed and run.get(key) is not None
+    ]
     if not differences:
         return None
     n, half = len(differences), math.nan
@@ -115,7 +125,7 @@ def table(
     if actual is not None:
         titles.insert(3, "95 % of mean")
     lines = [_row(titles), _row(["---"] * len(titles))]
-    for method in sorted(methods, key=lambda name: -float(np.mean([run["tau"] for run in methods[name]]))):
+    for method in sorted(methods, key=lambda name: -_mean_tau(methods[name])):
         runs = methods[method]
         cells = [method, str(len(runs)), *(_mean_and_std(runs, key) for key in present)]
         if actual is not None:
@@ -125,6 +135,12 @@ def table(
         cells += [_compared(runs, reference, key) for key in compared]
         lines.append(_row([*cells, *([_gain_per_hour(runs, reference)] * per_hour)]))
     return "\n".join(lines)
+
+
+def _mean_tau(runs: Runs) -> float:
+    """Return the mean; below all others where no run has a tau, as where all predictions are equal."""
+    values = [run["tau"] for run in runs if run["tau"] is not None]
+    return float(np.mean(values)) if values else -math.inf
 
 
 def _compared(runs: Runs, reference: Runs | None, key: str) -> str:
@@ -168,15 +184,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known_columns = ",".join((*COLUMNS, GAIN))
     parser.add_argument("--columns", default=known_columns, help="of the table; default: %(default)s")
     options = parser.parse_args(arguments)
+    columns = options.columns.split(",")
+    unknown = sorted(set(columns) - {*COLUMNS, GAIN})
+    if unknown:
+        parser.error(
+            f"Argument `columns` is expected to name columns, but got {', '.join(unknown)}. Use some of "
+            f"{known_columns}."
+        )
     for name, methods in read_runs(options.results).items():
         runs = next(iter(methods.values()))
         ground = GROUNDS[runs[0]["protocol"].get("benchmark", "nasbench201")]
         known = options.data is not None or not ground.needs_data
         actual = ground.oracle(options.data).accuracies(runs[0]["indices"]) if known else None
-        print(f"## {name}\n\n{table(methods, actual=actual, columns=options.columns.split(','))}\n")
+        print(f"## {name}\n\n{table(methods, actual=actual, columns=columns)}\n")
         if options.figures:
             options.figures.mkdir(parents=True, exist_ok=True)
-            taus = {method: [run["tau"] for run in runs] for method, runs in methods.items()}
+            known_taus = {m: [run["tau"] for run in runs if run["tau"] is not None] for m, runs in methods.items()}
+            taus = {method: values for method, values in known_taus.items() if values}
             plot_taus(taus, f"Protocol {name}").savefig(options.figures / f"ranking_{name}.png", dpi=130)
 
 
