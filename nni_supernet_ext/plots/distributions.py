@@ -118,8 +118,9 @@ def plot_accuracy_boxes(
         )
         axes.plot([], [], color=color, linewidth=6, alpha=0.5, label=name)
     write = EngFormatter(sep="", places=None)
+    bounds = [write(float(f"{edge:.3g}")) for edge in edges]  # three digits: labels stand side by side
     axes.set_xticks(range(n_ranges))
-    axes.set_xticklabels([f"{write(low)} to {write(high)}" for low, high in pairwise(edges)])
+    axes.set_xticklabels([f"{low} to {high}" for low, high in pairwise(bounds)])
     tidy(axes, title)
     label_axes(axes, cost_name, f"{accuracy_name} (%)")
     axes.legend(frameon=False, fontsize=9, loc="lower right")

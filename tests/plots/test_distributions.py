@@ -33,6 +33,12 @@ def test_boxes_are_quartiles_and_whiskers_the_extremes():
     assert [t.get_text() for t in axes.get_xticklabels()] == ["1 to 3", "3 to 5"]
 
 
+def test_bounds_of_ranges_are_short_enough_to_stand_side_by_side():
+    figure = plot_accuracy_boxes({"m": [910_880, 11_405_696]}, {"m": [0.5, 0.6]}, n_ranges=2)
+    labels = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    assert labels == ["911k to 6.16M", "6.16M to 11.4M"]
+
+
 def test_wrong_numbers_are_refused():
     with pytest.raises(ConfigurationError, match=r"as many numbers as `costs`.*\{'m': 1\} for \{'m': 2\}"):
         plot_accuracy_boxes({"m": [1.0, 2.0]}, {"m": [0.5]})
