@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,16 @@ def pytest_unconfigure() -> None:
 def one_thread() -> None:
     """Keep parallel test processes from fighting for cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture()
+def log_levels() -> Iterator[None]:
+    """Put back the log levels that scripts change for their own process."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning", "lightning.fabric", "nni")]
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

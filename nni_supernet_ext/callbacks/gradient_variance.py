@@ -52,7 +52,6 @@ class GradientVariance(EpochSummary):
         self.history: list[float] = []
         self._moments = GradientMoments()
         self._steps = 0
-        self._plan: Plan | None = None
         self._arrivals: GradientArrivals | None = None
 
     def problems(self, plan: Plan) -> Iterable[str]:
@@ -67,14 +66,20 @@ class GradientVariance(EpochSummary):
         """Start without any measurement."""
         scaled = getattr(plan.trainer.precision_plugin, "scaler", None) is not None
         self.history, self._moments, self._steps = [], GradientMoments(skip_infinite=scaled), 0
-        self._plan = plan
         self._arrivals = None if plan.set_to_none else GradientArrivals()
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin to watch the weights, where their gradients alone do not tell which a step reaches."""
+        self._watch(trainer)
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Watch also those that were frozen until now."""
+        self._watch(trainer)
+
     def on_draws(self, state: StepState) -> None:
-        """Begin to note which weights this step reaches, where their gradients alone do not tell."""
-        if self._arrivals is not None and self._plan is not None and self._plan.optimizer is not None:
+        """Begin to note which weights this step reaches."""
+        if self._arrivals is not None:
             self._arrivals.forget()
-            self._arrivals.watch(_trained(self._plan.optimizer))
 
     def on_before_update(self, state: StepState, optimizer: Optimizer) -> None:
         """Take in the gradients of this step."""
@@ -101,7 +106,12 @@ class GradientVariance(EpochSummary):
         """Let go of the run and of its weights."""
         if self._arrivals is not None:
             self._arrivals.close()
-        self._plan, self._arrivals = None, None
+        self._arrivals = None
+
+    def _watch(self, trainer: Any) -> None:
+        if self._arrivals is not None:
+            for optimizer in trainer.optimizers:
+                self._arrivals.watch(_trained(optimizer))
 
     def _is_reached(self, parameter: Tensor) -> bool:
         return parameter.grad is not None and (self._arrivals is None or parameter in self._arrivals)

@@ -133,23 +133,25 @@ def _extremes(complexity: Complexity, low: dict[str, Any], high: dict[str, Any],
 def _coordinate_search(complexity: Complexity, domain: Domain, sign: int, starts: int) -> dict[str, Any]:
     """Improve one choice at a time until none improves, from several starts."""
     rng = np.random.default_rng(0)
+    grids = {label: list(mutable.grid()) for label, mutable in domain.mutables.items()}
     best = domain.random(rng)
     random = (domain.random(rng) for _ in range(starts))
-    for start in (_best_on_average(complexity, domain, sign, 3 * starts), *random):
-        current = _climb(complexity, domain, start, sign)
+    for start in (_best_on_average(complexity, domain, grids, sign, 3 * starts), *random):
+        current = _climb(complexity, domain, grids, start, sign)
         if sign * complexity(current) > sign * complexity(best):
             best = current
     return best
 
 
-def _best_on_average(complexity: Complexity, domain: Domain, sign: int, contexts: int) -> dict[str, Any]:
+def _best_on_average(
+    complexity: Complexity, domain: Domain, grids: dict[str, list[Any]], sign: int, contexts: int
+) -> dict[str, Any]:
     """Take each choice's candidate that is best on average, in contexts that resemble the result more and more.
 
     In the largest of many branches a branch shows only where all others are small: among random ones seldom, with
     those that are known already more often.
     """
     rng = np.random.default_rng(0)
-    grids = {label: list(mutable.grid()) for label, mutable in domain.mutables.items()}
     gains = {label: np.zeros(len(grid)) for label, grid in grids.items()}
     best = domain.random(rng)
     for number in range(contexts):
@@ -157,12 +159,9 @@ def _best_on_average(complexity: Complexity, domain: Domain, sign: int, contexts
         kept = {label: best[label] for label in context if rng.random() < number / contexts}
         if domain.satisfies_constraints({**context, **kept}):
             context |= kept
+        own = complexity(context)
         for label, grid in grids.items():
-            trials = [{**context, label: candidate} for candidate in grid]
-            values = [sign * complexity(t) if domain.satisfies_constraints(t) else np.nan for t in trials]
-            # What is forbidden here is as good as what is there.
-            own = sign * complexity(context)
-            gains[label] += np.nan_to_num(np.asarray(values) - own)
+            gains[label] += sign * _effects(complexity, domain, context, own, label, grid)
         equal = {label: np.flatnonzero(gain == gain.max()) for label, gain in gains.items()}
         found = {label: grid[int(rng.choice(equal[label]))] for label, grid in grids.items()}
         if domain.satisfies_constraints(found):
@@ -170,20 +169,34 @@ def _best_on_average(complexity: Complexity, domain: Domain, sign: int, contexts
     return best
 
 
-def _climb(complexity: Complexity, domain: Domain, start: dict[str, Any], sign: int) -> dict[str, Any]:
-    current, improved = start, True
+def _climb(
+    complexity: Complexity, domain: Domain, grids: dict[str, list[Any]], start: dict[str, Any], sign: int
+) -> dict[str, Any]:
+    current, own, improved = start, complexity(start), True
     while improved:
         improved = False
-        for label, mutable in domain.mutables.items():
-            for candidate in mutable.grid():
-                trial = {**current, label: candidate}
-                better = sign * _change(complexity, current, trial, label) > 0
-                if better and domain.satisfies_constraints(trial):
-                    current, improved = trial, True
+        for label, grid in grids.items():
+            gains = sign * _effects(complexity, domain, current, own, label, grid)
+            if gains.max() > 0:
+                current = {**current, label: grid[int(gains.argmax())]}
+                own, improved = complexity(current), True
     return current
 
 
-def _change(complexity: Complexity, current: Sample, trial: Sample, label: str) -> float:
-    if isinstance(complexity, UnitSum):
-        return complexity.change(current, label, trial[label])
-    return complexity(trial) - complexity(current)
+def _effects(
+    complexity: Complexity, domain: Domain, current: Sample, own: float, label: str, grid: list[Any]
+) -> np.ndarray:
+    """Return how the complexity of ``current``, which is ``own``, changes with each candidate of a choice.
+
+    A candidate that is forbidden here counts as the one that is there.
+    """
+    effects = np.zeros(len(grid))
+    for number, candidate in enumerate(grid):
+        trial = {**current, label: candidate}
+        if candidate == current[label] or not domain.satisfies_constraints(trial):
+            continue
+        if isinstance(complexity, UnitSum):
+            effects[number] = complexity.change(current, label, candidate)
+        else:
+            effects[number] = complexity(trial) - own
+    return effects

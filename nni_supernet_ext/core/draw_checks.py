@@ -22,16 +22,16 @@ def checked_draws(paths: PathSampler, draws: Sequence[Draw]) -> Sequence[Draw]:
     Raises:
         ConfigurationError: Another number, other roles, or no agreement where it is promised.
     """
-    expected, name = paths.draws_per_step, type(paths).__name__
+    expected, roles, name = paths.draws_per_step, paths.roles, type(paths).__name__
     if not draws or (expected is not None and len(draws) != expected):
         raise ConfigurationError(
             f"Method `draws` of {name} is expected to return {expected or 'at least one'} draw(s), as its "
             f"attribute `draws_per_step` says, but got {len(draws)}. Set {name}.draws_per_step to what it returns, "
             "or to None where that varies."
         )
-    if paths.roles is not None and any(d.role != role for d, role in zip(draws, paths.roles, strict=False)):
+    if roles is not None and any(draw.role != role for draw, role in zip(draws, roles, strict=False)):
         raise ConfigurationError(
-            f"Method `draws` of {name} is expected to return draws of the roles {list(paths.roles)}, as its "
+            f"Method `draws` of {name} is expected to return draws of the roles {list(roles)}, as its "
             f"attribute `roles` says, but got {[draw.role for draw in draws]}. Set {name}.roles to what it "
             "returns, or to None where that varies."
         )

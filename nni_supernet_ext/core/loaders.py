@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, Sampler
 
 from nni_supernet_ext.core.own_generators import own_generators_seeded
+from nni_supernet_ext.core.random_state import seeded_globals
 
 
 def detached_batches(loader: Any, count: int, seed: int) -> Iterator[Any]:
@@ -36,10 +35,7 @@ def detached_batches(loader: Any, count: int, seed: int) -> Iterator[Any]:
         >>> [len(x) for (x,) in detached_batches(DataLoader(data, batch_size=4), 2, seed=0)]
         [4, 2]
     """
-    with isolate_rng(), own_generators_seeded(loader, seed):
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
+    with seeded_globals(seed), own_generators_seeded(loader, seed):
         batches = list(islice(iter(_own_loader(loader, seed)), count))
     yield from batches
 

@@ -50,7 +50,6 @@ class SupernetModule(BaseOneShotLightningModule):
         self.plan = plan
         self.state = StepState()
         self.validation = validation
-        self._set_to_none = plan.set_to_none
         self._guard = NonFiniteGuard()
         self._rng = np.random.default_rng(plan.seed)
         self._hooks: dict[str, list[Callable[..., None]]] = {hook: [] for hook in HOOKS}
@@ -143,7 +142,7 @@ class SupernetModule(BaseOneShotLightningModule):
         return output["loss"] if isinstance(output, dict) else output
 
     def _zero_grad(self, optimizer: Any, batch_idx: int) -> None:
-        if self._set_to_none:
+        if self.plan.set_to_none:
             self.training_module.optimizer_zero_grad(self.current_epoch, batch_idx, optimizer)
         else:
             optimizer.zero_grad(set_to_none=False)
@@ -185,7 +184,7 @@ class SupernetModule(BaseOneShotLightningModule):
 
     def on_validation_model_zero_grad(self) -> None:
         """Do as a step would: validation must not decide which weights go on moving."""
-        if self._set_to_none:
+        if self.plan.set_to_none:
             super().on_validation_model_zero_grad()
         else:
             self.zero_grad(set_to_none=False)
@@ -235,7 +234,7 @@ class SupernetModule(BaseOneShotLightningModule):
             "random": capture_random_state(self.trainer.train_dataloader),
             "components": {name: part.checkpoint_state() for name, part in self._parts().items()},
             "with_gradient": []
-            if self._set_to_none
+            if self.plan.set_to_none
             else [n for n, p in self.named_parameters() if p.grad is not None],
         }
 

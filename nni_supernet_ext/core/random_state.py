@@ -1,8 +1,10 @@
-"""The random state around a training, kept in its checkpoint: shuffling and dropout go on as planned."""
+"""The global random state: kept in a checkpoint, so that shuffling and dropout go on as planned, or set aside."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ def capture_random_state(loader: Any) -> dict[str, Any]:
     """Return the global random states and that of the loader's own generator.
 
     Args:
-        loader: The training loader, of any kind.
+        loader: The training loader, of any kind; None for the global states alone.
 
     Returns:
         Plain containers and tensors.
@@ -35,7 +37,7 @@ def restore_random_state(state: dict[str, Any], loader: Any) -> None:
 
     Args:
         state: A captured state.
-        loader: The training loader of the resumed run.
+        loader: The training loader of the resumed run; None for the global states alone.
     """
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
@@ -47,6 +49,23 @@ def restore_random_state(state: dict[str, Any], loader: Any) -> None:
     generator = _generator(loader)
     if generator is not None and state["loader"] is not None:
         generator.set_state(state["loader"].cpu())
+
+
+@contextmanager
+def seeded_globals(seed: int) -> Iterator[None]:
+    """Seed the global generators of Python, NumPy and torch for the time of a block, and put them back.
+
+    Args:
+        seed: Seed of them all.
+    """
+    before = capture_random_state(None)
+    try:
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        yield
+    finally:
+        restore_random_state(before, None)
 
 
 def _generator(loader: Any) -> torch.Generator | None:

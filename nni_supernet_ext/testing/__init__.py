@@ -2,16 +2,14 @@
 
 from nni_supernet_ext.testing.case import MethodCase
 from nni_supernet_ext.testing.cases import CASES
-from nni_supernet_ext.testing.laws import (
-    check_clean,
-    check_commute,
-    check_compose,
-    check_freeze,
-    check_neutral,
-    check_ranks,
-    check_resume,
-    check_seed,
-)
+from nni_supernet_ext.testing.laws.clean import check_clean
+from nni_supernet_ext.testing.laws.commute import check_commute
+from nni_supernet_ext.testing.laws.compose import check_compose
+from nni_supernet_ext.testing.laws.freeze import check_freeze
+from nni_supernet_ext.testing.laws.neutral import check_neutral
+from nni_supernet_ext.testing.laws.ranks import check_ranks
+from nni_supernet_ext.testing.laws.resume import check_resume
+from nni_supernet_ext.testing.laws.seed import check_seed
 from nni_supernet_ext.testing.toys import ToyCellSpace, ToySpace, toy_data, toy_evaluator, toy_supernet
 from nni_supernet_ext.testing.training import train
 

@@ -41,7 +41,7 @@ class Milestones:
                     "the training, but got none. Give milestones in epochs, or set `max_epochs` or `max_steps` and "
                     "use a loader with a length."
                 )
-            self._thresholds = [math.floor(share * total + 1e-9) for share in self.given]
+            self._thresholds = [_whole(share * total) for share in self.given]
         else:
             self._thresholds = [int(epoch) for epoch in self.given]
             self._check_length(plan, total)
@@ -75,9 +75,14 @@ def window_ends(first: float, last: float, window: float, total: int) -> list[in
     Returns:
         Ascending iterations, each once, none 0.
     """
-    number = math.floor((last - first) / window + 1e-9)
-    steps = {math.floor((first + k * window) * total + 1e-9) for k in range(number + 1)}
+    number = _whole((last - first) / window)
+    steps = {_whole((first + k * window) * total) for k in range(number + 1)}
     return sorted(step for step in steps if step > 0)
+
+
+def _whole(number: float) -> int:
+    """Round down, but not what only floating point keeps below a whole number."""
+    return math.floor(number + 1e-9)
 
 
 def milestone_problems(milestones: Any, trainer: Any) -> Iterable[str]:

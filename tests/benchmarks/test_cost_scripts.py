@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,7 @@ import torch
 
 from tests.benchmarks.scripts import load_script
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
-
-@pytest.fixture(autouse=True)
-def levels() -> Iterator[None]:
-    """Put back the log levels that the scripts change for their own process."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning", "nni")]
-    before = [logger.level for logger in loggers]
-    yield
-    for logger, level in zip(loggers, before, strict=True):
-        logger.setLevel(level)
+pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.usefixtures("log_levels")]
 
 
 def test_kept_bytes_sees_two_graphs_alive_at_once() -> None:

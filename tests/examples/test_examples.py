@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import pickle
 import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,20 +37,18 @@ def run_example(name: str, *arguments: object) -> str:
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
+def in_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], log_levels: None
+) -> Callable[..., str]:
     """Run a script in this process, which has imported everything already."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    loggers = [logging.getLogger(name) for name in ("nni", "pytorch_lightning", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
 
     def run(name: str, *arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         return capsys.readouterr().out
 
-    yield run
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+    return run
 
 
 def check_results(out: Path, printed: str) -> None:

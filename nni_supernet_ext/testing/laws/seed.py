@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-import torch
-
+from nni_supernet_ext.core.random_state import seeded_globals
 from nni_supernet_ext.testing.case import MethodCase
 from nni_supernet_ext.testing.laws.demands import require
 from nni_supernet_ext.testing.laws.replay import Replay
@@ -44,7 +39,7 @@ def check_seed(case: MethodCase, root: Path) -> None:
     require(RandomState() == before, f"{case.name} changes the global random state")
     used = case.settings()
     paths = {} if "paths" in used else {"paths": Replay(first.draws)}
-    with _other_global_state():
+    with seeded_globals(12345):
         other = train(case, {**used, **paths}, root / "other", seed=1)
         again = train(case, used, root / "again")
         if _difference(first, again):
@@ -82,18 +77,3 @@ def _difference(first: Run, second: Run) -> str:
         return "draws other subnets"
     names = differing(first.weights, second.weights)
     return f"trains other weights ({', '.join(names)})" if names else ""
-
-
-@contextmanager
-def _other_global_state() -> Iterator[None]:
-    """Reseed all global generators for the time of a block."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        random.seed(12345)
-        np.random.seed(12345)
-        torch.manual_seed(12345)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
