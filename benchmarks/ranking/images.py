@@ -90,8 +90,23 @@ def cifar_images(folder: Path, protocol: Protocol) -> Images:
         arrays = _from_small(folder, protocol)
     else:
         raise FileNotFoundError(f"{folder} holds neither {_SHEETS[0]} ... nor cifar10_small.npz.")
-    x_train, y_train, x_valid, y_valid = arrays
-    _check_counts(protocol, len(x_train), len(x_valid), str(folder))
+    _check_counts(protocol, len(arrays[0]), len(arrays[2]), str(folder))
+    return in_memory(*arrays, protocol)
+
+
+def in_memory(x_train: Any, y_train: Any, x_valid: Any, y_valid: Any, protocol: Protocol) -> Images:
+    """Prepare as many images as a protocol needs.
+
+    Args:
+        x_train: Pixels of shape [N, 32, 32, 3], 0 to 255.
+        y_train: Their labels.
+        x_valid: Pixels to evaluate on.
+        y_valid: Their labels.
+        protocol: Says how many images of which size.
+
+    Returns:
+        Images, with random shifts and mirroring where the protocol augments.
+    """
     train, valid = slice(protocol.train_images), slice(protocol.evaluation_images)
     side = protocol.image_size or x_train.shape[1]
     change = Shift(max(1, side // 8), _layout(protocol)) if protocol.augment else None
@@ -158,6 +173,11 @@ def _layout(protocol: Protocol) -> torch.memory_format:
     return torch.channels_last if protocol.channels_last else torch.contiguous_format
 
 
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a small tensor; a GPU is not waited for, as it would be for memory that is not pinned."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 class _Tensors(Dataset[Any]):
     """Give whole batches at once: indexing a tensor is much cheaper than collating single examples."""
 
@@ -171,7 +191,7 @@ class _Tensors(Dataset[Any]):
         return self.x[index], self.y[index]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        chosen = torch.tensor(indices, device=self.x.device)
+        chosen = _sent(torch.tensor(indices), self.x.device)
         return self.x[chosen], self.y[chosen]
 
 
@@ -202,19 +222,20 @@ class Shift:
 
     def __init__(self, reach: int, layout: torch.memory_format) -> None:
         self.reach, self.layout = reach, layout
+        self._black = -_MEAN / _STD
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         x, y = batch
         n, channels, height, width = x.shape
-        black = (-_MEAN / _STD).to(x)
-        padded = black.expand(n, channels, height + 2 * self.reach, width + 2 * self.reach).clone()
+        self._black = self._black.to(x)  # a copy to another device once, not at each batch
+        padded = self._black.expand(n, channels, height + 2 * self.reach, width + 2 * self.reach).clone()
         padded[:, :, self.reach : self.reach + height, self.reach : self.reach + width] = x
         top, left = torch.randint(2 * self.reach + 1, (2, n, 1), generator=generator)
         mirrored = torch.rand(n, 1, generator=generator) < 0.5
         column = torch.arange(width).expand(n, width)
         rows = top + torch.arange(height)
         columns = left + torch.where(mirrored, column.flip(1), column)
-        rows, columns = rows.to(x.device), columns.to(x.device)  # drawn on the CPU: the same on every device
+        rows, columns = _sent(rows, x.device), _sent(columns, x.device)  # drawn on the CPU: equal on all devices
         shifted = padded[
             torch.arange(n, device=x.device).view(n, 1, 1, 1),
             torch.arange(channels, device=x.device).view(1, channels, 1, 1),
