@@ -3,8 +3,9 @@
     python benchmarks/ranking/summarize.py benchmarks/ranking/results/small.jsonl --figures docs/figures
 
 Per protocol: every method's mean and sample standard deviation over seeds, the 95 % bootstrap interval of its mean
-tau over both seeds and architectures, and its difference to SPOS, paired by seed, with Student's 95 % interval. A
-figure shows every seed. CIFAR-10 protocols need the folder of the table: `--data` or NNI_SUPERNET_DATA.
+tau over both seeds and architectures, and its difference to another method's (`--reference`), paired by seed, with
+Student's 95 % interval and the seeds in which it is better. `--methods` shows some of the methods only. A figure shows
+every seed. CIFAR-10 protocols need the folder of the table: `--data` or NNI_SUPERNET_DATA.
 """
 
 from __future__ import annotations
@@ -50,7 +51,6 @@ COLUMNS = {
     "peak_memory_mb": "peak MB",
     "peak_gpu_memory_mb": "peak MB of GPU",
 }
-REFERENCE = "spos"
 GAIN, GAIN_TITLE = "gain_per_hour", "gain in tau per core hour"
 
 
@@ -115,12 +115,13 @@ def table(
     draws: int = 1000,
     actual: Sequence[float] | None = None,
     columns: Sequence[str] = tuple(COLUMNS),
+    reference: str = "spos",
 ) -> str:
     """Return one protocol's Markdown table, best mean tau first."""
     present = [key for key in columns if any(key in run for runs in methods.values() for run in runs)]
-    per_hour = GAIN in columns and REFERENCE in methods
+    per_hour = GAIN in columns and reference in methods
     compared = [key for key in ("tau", "tau_by_loss") if key in present]
-    differences = [f"{COLUMNS[key]}: difference to SPOS (seeds better)" for key in compared]
+    differences = [f"{COLUMNS[key]} less {reference}'s (seeds better)" for key in compared]
     titles = ["method", "seeds", *(COLUMNS[key] for key in present), *differences, *([GAIN_TITLE] * per_hour)]
     if actual is not None:
         titles.insert(3, "95 % of mean")
@@ -131,9 +132,9 @@ def table(
         if actual is not None:
             low, high = tau_interval(runs, actual, draws)
             cells.insert(3, f"{low:.3f} to {high:.3f}")
-        reference = methods.get(REFERENCE) if method != REFERENCE else None
-        cells += [_compared(runs, reference, key) for key in compared]
-        lines.append(_row([*cells, *([_gain_per_hour(runs, reference)] * per_hour)]))
+        other = methods.get(reference) if method != reference else None
+        cells += [_compared(runs, other, key) for key in compared]
+        lines.append(_row([*cells, *([_gain_per_hour(runs, other)] * per_hour)]))
     return "\n".join(lines)
 
 
@@ -183,6 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--figures", type=Path, help="folder for a figure per protocol")
     known_columns = ",".join((*COLUMNS, GAIN))
     parser.add_argument("--columns", default=known_columns, help="of the table; default: %(default)s")
+    parser.add_argument("--methods", help="methods to show, with commas between; default: all")
+    parser.add_argument("--reference", default="spos", help="the method compared with; default: %(default)s")
     options = parser.parse_args(arguments)
     columns = options.columns.split(",")
     unknown = sorted(set(columns) - {*COLUMNS, GAIN})
@@ -191,12 +194,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"Argument `columns` is expected to name columns, but got {', '.join(unknown)}. Use some of "
             f"{known_columns}."
         )
-    for name, methods in read_runs(options.results).items():
+    protocols = read_runs(options.results)
+    measured = sorted({method for found in protocols.values() for method in found})
+    shown = options.methods.split(",") if options.methods else measured
+    missing = sorted({*shown, *([options.reference] if options.reference != "spos" else [])} - set(measured))
+    if missing:
+        parser.error(
+            f"Arguments `methods` and `reference` are expected to name methods of {options.results}, but got "
+            f"{', '.join(missing)}. Use some of {', '.join(measured)}."
+        )
+    for name, found in protocols.items():
+        methods = {method: runs for method, runs in found.items() if method in shown}
+        if not methods:
+            continue
         runs = next(iter(methods.values()))
         ground = GROUNDS[runs[0]["protocol"].get("benchmark", "nasbench201")]
         known = options.data is not None or not ground.needs_data
         actual = ground.oracle(options.data).accuracies(runs[0]["indices"]) if known else None
-        print(f"## {name}\n\n{table(methods, actual=actual, columns=columns)}\n")
+        print(f"## {name}\n\n{table(methods, actual=actual, columns=columns, reference=options.reference)}\n")
         if options.figures:
             options.figures.mkdir(parents=True, exist_ok=True)
             known_taus = {m: [run["tau"] for run in runs if run["tau"] is not None] for m, runs in methods.items()}

@@ -56,6 +56,26 @@ def test_the_table_has_pearson_regret_and_the_subset(scripts: Any) -> None:
     assert (cells["Pearson"], cells["regret"], cells["tau on 327"]) == ("0.250", "1.500", "0.750")
 
 
+def test_any_method_can_be_the_reference(scripts: Any, tmp_path: Path, capsys: Any) -> None:
+    protocol = {"name": "small", "benchmark": "digit_cells"}
+    measured = (("spos", 0.25), ("fairnas", 0.5), ("fairnas+calr", 0.75))
+    lines = [{**run_line(name, tau=tau), "protocol": protocol, "indices": [0, 1]} for name, tau in measured]
+    lines = [{**line, "predicted_loss": [1.0, 2.0]} for line in lines]
+    path = write(tmp_path / "out.jsonl", *lines)
+    command = [str(path), "--methods", "fairnas,fairnas+calr", "--reference", "fairnas", "--columns", "tau"]
+    summarize = scripts["summarize"]
+    summarize.main(command)
+    _, _, titles, _, *rows = capsys.readouterr().out.splitlines()
+    assert titles.endswith("| tau less fairnas's (seeds better) |")
+    assert len([row for row in rows if row]) == 2, "those asked for"
+    assert rows[0].startswith("| fairnas+calr | 1 | 0.750 |") and rows[0].endswith("| +0.250 (1 of 1) |")
+    assert rows[1].startswith("| fairnas | 1 | 0.500 |") and rows[1].endswith("|  |")
+    for wrong in (["--reference", "none"], ["--methods", "spos,none"]):
+        with pytest.raises(SystemExit):
+            summarize.main([*command[:1], *wrong])
+        assert "got none." in capsys.readouterr().err
+
+
 def test_unknown_columns_are_refused(scripts: Any, tmp_path: Path, capsys: Any) -> None:
     with pytest.raises(SystemExit):
         scripts["summarize"].main([str(write(tmp_path / "out.jsonl", run_line())), "--columns", "tau,nonsense"])
