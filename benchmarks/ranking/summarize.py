@@ -4,7 +4,7 @@
 
 Per protocol: every method's mean and sample standard deviation over seeds, the 95 % bootstrap interval of its mean
 tau over both seeds and architectures, and its difference to another method's (`--reference`), paired by seed, with
-Student's 95 % interval and the seeds in which it is better. `--methods` shows some of the methods only. A figure shows
+Student's 95 % interval and the seeds in which it is better. `--methods` shows some methods only. A figure shows
 every seed. CIFAR-10 protocols need the folder of the table: `--data` or NNI_SUPERNET_DATA.
 """
 
