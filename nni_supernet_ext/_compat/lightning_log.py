@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -23,6 +24,12 @@ class StepLog:
     def __init__(self, module: Any) -> None:
         self._module = module
         self._known: dict[str, tuple[Any, Any]] = {}
+
+    @functools.cached_property
+    def progress_is_shown(self) -> bool:
+        """Whether the trainer has a progress bar that shows itself; asked for once, after the bar is set up."""
+        bar = self._module._trainer.progress_bar_callback
+        return bar is not None and bool(getattr(bar, "is_enabled", True))
 
     def update(self, name: str, value: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> bool:
         """Store a value if Lightning has seen this very call in this epoch.

@@ -131,11 +131,15 @@ class SupernetModule(BaseOneShotLightningModule):
             self.advance_lr_schedulers(batch_idx)
         return state.loss  # type: ignore[return-value]
 
-    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-        """Log a value as Lightning does; a repeated step value takes a shorter way."""
-        if not self._step_log.update(name, value, args, kwargs):
-            super().log(name, value, *args, **kwargs)
-            self._step_log.remember(name, args, kwargs)
+    def log(self, name: str, value: Any, prog_bar: bool = False, *args: Any, **kwargs: Any) -> None:
+        """Log a value as Lightning does; a repeated step value takes a shorter way.
+
+        Lightning reads what goes to a progress bar from the device at every step, even where no bar is shown.
+        """
+        options = {"prog_bar": prog_bar and self._step_log.progress_is_shown, **kwargs}
+        if not self._step_log.update(name, value, args, options):
+            super().log(name, value, options["prog_bar"], *args, **kwargs)
+            self._step_log.remember(name, args, options)
 
     def _task_loss(self) -> Tensor:
         output = self.training_module.training_step(self.state.batch, self.state.batch_idx)

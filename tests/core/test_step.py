@@ -310,7 +310,12 @@ def test_short_log_equals_lightnings(tmp_path, monkeypatch):
                 seen.append(dict(trainer.progress_bar_metrics))
 
         logger = CSVLogger(str(tmp_path / name))
-        arguments = {"callbacks": [Watch()], "logger": logger, "log_every_n_steps": 2}
+        arguments = {
+            "callbacks": [Watch()],
+            "logger": logger,
+            "log_every_n_steps": 2,
+            "enable_progress_bar": True,
+        }
         train(_case(), {}, tmp_path, evaluator_arguments=arguments)
         monkeypatch.setattr(StepLog, "update", original)
         return seen, logger.experiment.metrics_file_path, taken
@@ -318,6 +323,7 @@ def test_short_log_equals_lightnings(tmp_path, monkeypatch):
     short, short_file, taken = run("short", shortened=True)
     full, full_file, _ = run("full", shortened=False)
     assert sum(taken) >= 6
+    assert all("train_loss" in shown for shown in short[1::2])
     assert short == full
     with open(short_file) as a, open(full_file) as b:
         assert a.read() == b.read()
