@@ -77,7 +77,7 @@ setup(
     extras_require={
         # nni.nas.benchmark imports playhouse.sqlite_ext's SqliteExtDatabase, which peewee 4 removed.
         "benchmark": ["peewee<4"],
-        "test": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy"],
+        "test": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "networkx", "ruff", "mypy"],
     },
     cmdclass={"build_py": BuildWithStartup},
     classifiers=[

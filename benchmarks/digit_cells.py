@@ -17,6 +17,7 @@ import itertools
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from nni_supernet_ext.spaces import nasbench201_network  # isort: skip
 
 CHANNELS = 8
 EPOCHS, BATCH, RATE, MOMENTUM, DECAY = 30, 64, 0.1, 0.9, 5e-4
+_IMAGE = -1
 
 
 class SideBySide(nn.Module):
@@ -132,20 +134,40 @@ def _accuracies(network: SideBySide, x: Tensor, y: Tensor) -> list[float]:
 
 
 def network_of(code: str) -> str:
-    """Return a text that is equal for architectures which are the same network.
+    """Return a text that is equal for exactly those architectures which are the same network.
 
-    A skip connection passes on its source, and the terms of a sum have no order. Unlike in the count of isomorphic
-    cells by NAS-Bench-201's authors, a sum that is passed on stays one term.
+    Each convolution is a term of its own, however often its output is used; skip connections pass on sums of terms,
+    and a sum that is passed on is no term. What convolutions are called does not matter: of all texts the first
+    counts. The strings by which NAS-Bench-201's authors count isomorphic cells cannot tell a convolution that is
+    used twice from two of the same input.
     """
     operations = dict(zip(EDGES, code, strict=True))
-    nodes = ["x"]
+    kinds: list[str] = []
+    inputs: list[Counter[int]] = []
+    nodes = [Counter({_IMAGE: 1})]
     for node in (1, 2, 3):
-        terms = []
+        terms: Counter[int] = Counter()
         for source in range(node):
-            digit = operations[f"{source}_{node}"]
-            terms.append(nodes[source] if digit == "1" else f"{digit}[{nodes[source]}]")
-        nodes.append(f"({'+'.join(sorted(terms))})" if len(terms) > 1 else terms[0])
-    return nodes[-1]
+            kind = operations[f"{source}_{node}"]
+            if kind == "1":
+                terms += nodes[source]
+            else:
+                terms[len(kinds)] += 1
+                kinds.append(kind)
+                inputs.append(nodes[source])
+        nodes.append(terms)
+    return min(_text(kinds, inputs, nodes[-1], names) for names in itertools.permutations(range(len(kinds))))
+
+
+def _text(kinds: Sequence[str], inputs: Sequence[Counter[int]], output: Counter[int], names: Sequence[int]) -> str:
+    """Write a network down, its convolutions in the order of their names."""
+
+    def total(terms: Counter[int]) -> str:
+        named = {"x" if term == _IMAGE else str(names[term]): count for term, count in terms.items()}
+        return "+".join(f"{count}*{name}" for name, count in sorted(named.items()))
+
+    parts = {name: f"{kind}({total(terms)})" for name, kind, terms in zip(names, kinds, inputs, strict=True)}
+    return "; ".join([total(output), *(parts[name] for name in range(len(parts)))])
 
 
 Results = dict[tuple[str, int], dict[str, Any]]

@@ -6,9 +6,11 @@ import os
 from typing import Any
 
 from nni_supernet_ext.benchmarks import nasbench201_hardware as hardware
+from nni_supernet_ext.benchmarks.nasbench201_codes import arch_of
 from nni_supernet_ext.benchmarks.nasbench201_sources import columns_from_nats, columns_from_nni
 from nni_supernet_ext.benchmarks.oracle import Architecture, BenchmarkOracle, check_choice
 from nni_supernet_ext.benchmarks.tables import Table, TableFormat
+from nni_supernet_ext.errors import DataError
 
 __all__ = ["NasBench201Oracle"]
 
@@ -19,6 +21,7 @@ _SPLITS = ("test", "valid")
 _EPOCHS = {200: "", 12: "_e12"}
 # The classifier reads 64 features; the table's parameters are those of its 10-class form.
 _PARAMS_PER_CLASS = 65
+_ARCHITECTURES = 15_625
 
 
 class NasBench201Oracle(BenchmarkOracle):
@@ -132,6 +135,12 @@ class NasBench201Oracle(BenchmarkOracle):
         super()._adopt(table)
         self._hardware_path = None
         self._row_of_arch = {arch: row for row, arch in enumerate(table["arch"].tolist())}
+        for arch, code in zip(table["arch"].tolist(), table["code"].tolist(), strict=True):
+            if arch != arch_of(code):
+                raise DataError(
+                    f"Columns `arch` and `code` are expected to name the same architectures, but got {arch!r} and "
+                    f"{code!r} ({arch_of(code)!r}). Load a table whose rows were not mixed up."
+                )
 
     def _row_of_text(self, text: str) -> int | None:
         return self._row_of_arch.get(text, self._row_of_code.get(text))
@@ -193,7 +202,7 @@ class NasBench201Oracle(BenchmarkOracle):
             73306
         """
         extra_classes = _dataset(dataset)[1] - 10
-        return round(self._value("params_M", architecture) * 1e6) + extra_classes * _PARAMS_PER_CLASS
+        return self._integer("params_M", architecture, 1e6) + extra_classes * _PARAMS_PER_CLASS
 
     def flops(self, architecture: Architecture, dataset: str = "cifar10") -> int:
         """Return the multiply-adds of the stand-alone network for one image, dead edges included.
@@ -220,8 +229,8 @@ class NasBench201Oracle(BenchmarkOracle):
         """
         prefix, classes = _dataset(dataset)
         if prefix == "in16":
-            return round(self._value("flops_M_in16", architecture) * 1e6)
-        return round(self._value("flops_M", architecture) * 1e6) + (classes - 10) * _PARAMS_PER_CLASS
+            return self._integer("flops_M_in16", architecture, 1e6)
+        return self._integer("flops_M", architecture, 1e6) + (classes - 10) * _PARAMS_PER_CLASS
 
     def latency(self, architecture: Architecture, device: str, dataset: str = "cifar10") -> float:
         """Return the latency that HW-NAS-Bench (or HELP) measured or estimated on a device.
@@ -238,18 +247,28 @@ class NasBench201Oracle(BenchmarkOracle):
         Raises:
             ConfigurationError: There is no such device or data set.
             SpaceError: The architecture is malformed.
-            DataError: The table of latencies or the architecture is absent, or the device cannot run it.
+            DataError: The table of latencies or the architecture is absent, the device cannot run it, or a part of
+                the benchmark comes without official indices.
 
         Example:
             >>> NasBench201Oracle().latency(0, 'raspi4')  # doctest: +SKIP
             10.482
         """
-        index = self.index(architecture)
-        official = int(self.table["index"][index]) if "index" in self.table else index
+        row = self.index(architecture)
+        if "index" not in self.table and len(self) < _ARCHITECTURES:
+            raise DataError(
+                f"Table is expected to have the column `index` where it does not hold all {_ARCHITECTURES} "
+                f"architectures, but got {len(self)} rows without it. Add the official indices: latencies are "
+                "found by them."
+            )
+        official = self._integer("index", row) if "index" in self.table else row
         return hardware.latency(self._hardware_path, official, device, _dataset(dataset)[0])
 
     def iso_group(self, architecture: Architecture) -> int:
-        """Return the group of architectures that compute the same function.
+        """Return the benchmark's group of isomorphic cells.
+
+        The strings by which its authors compare cells cannot tell a convolution that is used twice from two of the
+        same input, so the members of some groups differ in their parameters.
 
         Args:
             architecture: Sample, architecture string or index.
@@ -268,7 +287,7 @@ class NasBench201Oracle(BenchmarkOracle):
             >>> oracle.iso_group(arch)
             7
         """
-        return int(self._value("iso_group", architecture))
+        return self._integer("iso_group", architecture)
 
 
 def _dataset(name: str) -> tuple[str, int]:

@@ -125,7 +125,7 @@ class NasBenchMacroOracle(BenchmarkOracle):
             >>> oracle.params("00000000")
             387882
         """
-        return round(self._value("params", architecture))
+        return self._integer("params", architecture)
 
     def flops(self, architecture: Architecture) -> int:
         """Return the multiply-adds for one image, as the benchmark counts them.
@@ -146,4 +146,4 @@ class NasBenchMacroOracle(BenchmarkOracle):
             >>> oracle.flops("00000000")
             7713280
         """
-        return round(self._value("flops", architecture))
+        return self._integer("flops", architecture)

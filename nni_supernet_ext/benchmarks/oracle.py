@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nni_supernet_ext.benchmarks.tables import Column, Table, TableFormat, as_table, load_table, write_csv
+from nni_supernet_ext.benchmarks.tables import ENDINGS, Column, Table, TableFormat, as_table, load_table, write_csv
 from nni_supernet_ext.errors import ConfigurationError, DataError, SpaceError
 
 __all__ = ["Architecture", "BenchmarkOracle"]
@@ -83,8 +83,16 @@ class BenchmarkOracle:
 
         Returns:
             The file.
+
+        Raises:
+            ConfigurationError: The name does not end in ``.csv`` or ``.csv.gz``.
         """
         file = Path(path)
+        if not file.name.endswith(ENDINGS):
+            raise ConfigurationError(
+                f"Argument `path` is expected to end in {' or '.join(ENDINGS)}, but got {file.name}. Use such a "
+                "name: tables are read by it."
+            )
         write_csv(self.table, file)
         return file
 
@@ -152,12 +160,12 @@ class BenchmarkOracle:
         """Return one architecture for each group of equal networks, for rankings without trivial ties.
 
         Returns:
-            Rows in ascending order: the first of each group.
+            Rows in ascending order: the first of each group, and all that are in none.
 
         Raises:
             DataError: The table does not say which networks are equal.
         """
-        _, first = np.unique(self._column(self.format.group), return_index=True)
+        _, first = np.unique(self._column(self.format.group), return_index=True, equal_nan=False)
         return sorted(first.tolist())
 
     def accuracy(self, architecture: Architecture) -> float:
@@ -196,6 +204,16 @@ class BenchmarkOracle:
 
     def _value(self, column: str, architecture: Architecture) -> float:
         return float(self._column(column)[self.index(architecture)])
+
+    def _integer(self, column: str, architecture: Architecture, unit: float = 1.0) -> int:
+        """Return a value that has to be there, in whole units."""
+        value = self._value(column, architecture)
+        if not np.isfinite(value):
+            raise DataError(
+                f"Column `{column}` is expected to hold a number for {architecture!r}, but got {value}. Load a "
+                "table that holds this measurement."
+            )
+        return round(value * unit)
 
     def _column(self, name: str) -> Column:
         if name not in self.table:

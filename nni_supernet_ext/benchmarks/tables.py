@@ -20,7 +20,7 @@ from nni_supernet_ext.errors import DataError
 DATA_VARIABLE = "NNI_SUPERNET_DATA"
 """Environment variable that names the folder with the tables."""
 
-_ENDINGS = (".csv.gz", ".csv")
+ENDINGS = (".csv.gz", ".csv")
 
 Column = np.ndarray[Any, np.dtype[Any]]
 Table = Mapping[str, Column]
@@ -162,7 +162,7 @@ def find_file(path: str | os.PathLike[str] | None, form: TableFormat) -> Path:
     if given is None:
         raise DataError(f"Argument `path` is expected to be the {form.name} table, but got None. {form.remedy}")
     place = Path(given)
-    candidates = [place / f"{form.file}{ending}" for ending in _ENDINGS] if place.is_dir() else [place]
+    candidates = [place / f"{form.file}{ending}" for ending in ENDINGS] if place.is_dir() else [place]
     for file in candidates:
         if file.is_file():
             return file.resolve()
@@ -172,9 +172,9 @@ def find_file(path: str | os.PathLike[str] | None, form: TableFormat) -> Path:
 @lru_cache(maxsize=8)
 def _read_once(file: Path, modified: int, form: TableFormat) -> Table:
     # The time of modification is part of the cache's key, so that a replaced file is read anew.
-    if not file.name.endswith(_ENDINGS):
+    if not file.name.endswith(ENDINGS):
         raise DataError(
-            f"Argument `path` is expected to be a file ending in {' or '.join(_ENDINGS)}, but got "
+            f"Argument `path` is expected to be a file ending in {' or '.join(ENDINGS)}, but got "
             f"{file.name}. {form.remedy}"
         )
     return as_table(read_csv(file, form), form)
@@ -196,6 +196,8 @@ def read_csv(file: Path, form: TableFormat) -> dict[str, Sequence[Any]]:
     try:
         with (gzip.open if file.suffix == ".gz" else open)(file, "rt", newline="") as stream:
             header, *rows = csv.reader(stream)
+        if len(set(header)) < len(header):
+            raise ValueError(f"a name of a column twice among {header}")
         values = zip(*rows, strict=True)
         return {
             name: column if name in form.text_columns else [float(value or "nan") for value in column]

@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pytest
 import torch
@@ -67,18 +68,67 @@ def test_seeds_agree_far_better_than_the_costs(oracle: DigitCellsOracle) -> None
     assert min(taus) > by_params + 0.05
 
 
-def test_equal_networks_are_one_group(script: Any, oracle: DigitCellsOracle) -> None:
-    """Networks of one group compute the same when their convolutions have the same weights."""
-    first = {}
-    for row, group in enumerate(oracle.table["group"]):
-        first.setdefault(int(group), []).append(row)
-    several = next(rows for rows in first.values() if len(rows) > 1)
-    one, other = (script.network_of(oracle.table["code"][row]) for row in several[:2])
-    assert one == other
-    assert len(oracle.distinct()) == len(first)
-    # 0-1 skipped: node 1 is the input, so the operations of 0-2 and 1-2, and of 0-3 and 1-3, can be swapped.
-    assert script.network_of("123111") == script.network_of("132111")
-    assert script.network_of("223111") != script.network_of("232111")
+def graph(code: str) -> nx.DiGraph:
+    """Draw a network: image, convolutions and output as nodes, and how often each is added to what."""
+    drawn, carried = nx.DiGraph(), {0: {"image": 1}}
+    drawn.add_node("image", kind="image")
+    for node in (1, 2, 3):
+        carried[node] = {}
+        for (source, target), digit in zip(((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)), code, strict=True):
+            if target != node:
+                continue
+            passed = carried[source]
+            if digit != "1":
+                name = f"{source}_{node}"
+                drawn.add_node(name, kind=digit)
+                drawn.add_edges_from((term, name, {"times": times}) for term, times in passed.items())
+                passed = {name: 1}
+            for term, times in passed.items():
+                carried[node][term] = carried[node].get(term, 0) + times
+    drawn.add_node("output", kind="output")
+    drawn.add_edges_from((term, "output", {"times": times}) for term, times in carried[3].items())
+    return drawn
+
+
+@pytest.mark.filterwarnings("ignore:The hashes produced for directed graphs:UserWarning")
+def test_groups_are_the_isomorphic_networks(oracle: DigitCellsOracle) -> None:
+    groups: dict[int, list[nx.DiGraph]] = {}
+    for code, group in zip(oracle.table["code"].tolist(), oracle.table["group"].tolist(), strict=True):
+        groups.setdefault(int(group), []).append(graph(code))
+    same = {
+        "node_match": lambda a, b: a["kind"] == b["kind"],
+        "edge_match": lambda a, b: a["times"] == b["times"],
+    }
+    alike: dict[object, list[nx.DiGraph]] = {}
+    for members in groups.values():
+        assert all(nx.is_isomorphic(members[0], other, **same) for other in members[1:])
+        hashed = nx.weisfeiler_lehman_graph_hash(members[0], edge_attr="times", node_attr="kind")
+        alike.setdefault(hashed, []).append(members[0])
+    for firsts in alike.values():
+        for one, other in itertools.combinations(firsts, 2):
+            assert not nx.is_isomorphic(one, other, **same)
+    assert len(oracle.distinct()) == len(groups) == 483
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ("123111", "132111", True),  # node 1 is the image, so the operations of 0-2 and 1-2 can be swapped
+        ("121111", "111121", True),  # both are three times the image and one convolution of it
+        ("112121", "211111", False),  # two convolutions of the image, and one that is used twice
+        ("223111", "232111", False),
+    ],
+)
+def test_texts_of_networks(script: Any, oracle: DigitCellsOracle, one: str, other: str, equal: bool) -> None:
+    assert (script.network_of(one) == script.network_of(other)) == equal
+    rows = [oracle.index(code) for code in (one, other)]
+    assert len({oracle.table["group"][row] for row in rows}) == 2 - equal
+
+
+def test_the_table_has_the_groups_that_the_script_finds(script: Any, oracle: DigitCellsOracle) -> None:
+    groups: dict[str, int] = {}
+    found = [groups.setdefault(script.network_of(code), len(groups)) for code in oracle.table["code"].tolist()]
+    assert found == oracle.table["group"].tolist()
 
 
 def test_costs_are_those_of_the_networks(oracle: DigitCellsOracle) -> None:

@@ -278,3 +278,33 @@ def test_the_table_is_shared_between_oracles(real, data_dir):
     again = NasBench201Oracle(data_dir)
     assert again.table is real.table
     assert time.perf_counter() - start < 0.5
+
+
+def test_latency_of_a_part_needs_official_indices(small):
+    with pytest.raises(DataError, match="column `index` where it does not hold all 15625"):
+        small.latency(0, "raspi4")
+
+
+def test_rows_that_were_mixed_up_are_refused():
+    with pytest.raises(DataError, match="`arch` and `code` are expected to name the same architectures"):
+        NasBench201Oracle.from_columns({**COLUMNS, "code": ["000000", "123401"]})
+
+
+def test_missing_whole_numbers_are_refused_and_no_group_is_no_group():
+    nan = float("nan")
+    oracle = NasBench201Oracle.from_columns({**COLUMNS, "iso_group": [nan, nan], "params_M": [nan, 0.073306]})
+    assert oracle.distinct() == [0, 1]
+    assert oracle.params(1) == 73306
+    for look_up in (oracle.params, oracle.iso_group):
+        with pytest.raises(DataError, match="is expected to hold a number for 0, but got nan"):
+            look_up(0)
+
+
+def test_a_table_is_saved_only_as_what_can_be_read(small, tmp_path):
+    for name in ("table.txt", "table.gz"):
+        with pytest.raises(ConfigurationError, match=r"expected to end in \.csv\.gz or \.csv"):
+            small.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "twice.csv").write_text("arch,code,code\n")
+    with pytest.raises(DataError, match="twice"):
+        NasBench201Oracle(tmp_path / "twice.csv")

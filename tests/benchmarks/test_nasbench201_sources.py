@@ -289,8 +289,8 @@ def test_groups_and_costs_of_all_architectures_equal_the_table(data_dir):
 
 
 def with_hardware(tmp_path: Path, rows: list[str]) -> NasBench201Oracle:
-    lines = "\n".join(f"{arch},{code}" for arch, code in zip(ARCHS, CODES, strict=True))
-    (tmp_path / "nasbench201.csv").write_text(f"arch,code\n{lines}\n")
+    lines = "\n".join(f"{arch},{code},{row}" for row, (arch, code) in enumerate(zip(ARCHS, CODES, strict=True)))
+    (tmp_path / "nasbench201.csv").write_text(f"arch,code,index\n{lines}\n")
     header = "index,c10_raspi4_latency,c10_raspi4_energy,c10_edgetpu_latency,c100_raspi4_latency,help_gold_6226"
     (tmp_path / "nasbench201_hw.csv").write_text("\n".join([header, *rows]) + "\n")
     return NasBench201Oracle(tmp_path)
