@@ -48,9 +48,9 @@ class ImportanceDataSampler(DataSampler):
             to the uniform share.
         logits: Function from the model's output to class scores, shape ``(N, C)``. Default: the output, the first
             of a tuple, or ``'logits'`` of a dict.
-        labels: Function from a batch to labels: class indices, shape ``(N,)``, or class probabilities, shape
-            ``(N, C)``. Default: the second part of a tuple, or ``'labels'``, ``'label'``, ``'targets'``,
-            ``'target'`` or ``'y'`` of a dict.
+        labels: Function from a batch to labels: class indices, shape ``(N,)``, with -100 for examples that the loss
+            ignores, or class probabilities, shape ``(N, C)``. Default: the second part of a tuple, or ``'labels'``,
+            ``'label'``, ``'targets'``, ``'target'`` or ``'y'`` of a dict.
 
     Raises:
         ConfigurationError: A loader that cannot be rebuilt without loss, or bad arguments.
@@ -98,6 +98,12 @@ class ImportanceDataSampler(DataSampler):
                 yield (
                     f"Argument `{name}` is expected to be one of {values}, but got {getattr(self, name)!r}. Use "
                     f"{values[0]!r}, the default."
+                )
+        for name, given in (("logits", "the model's output"), ("labels", "the batch")):
+            if not callable(getattr(self, name)):
+                yield (
+                    f"Argument `{name}` is expected to be a function of {given} or None, but got "
+                    f"{getattr(self, name)!r}. Use None for where they usually are."
                 )
         try:
             resolve_schedule(self.tau, "tau")
@@ -158,10 +164,10 @@ class ImportanceDataSampler(DataSampler):
                 f"The model's output is expected to have one row for each of the batch's {len(self._current)} "
                 f"examples, but got {len(logits)}. Give `logits`, a function that picks one row per example."
             )
-        classes = None
+        bounds, classes = gradient_norm_bound(logits, labels), None  # which refuses labels that do not fit
         if self.granularity == "class":
             classes = labels.argmax(1) if labels.is_floating_point() else labels.detach().clone()
-        self._waiting.append((self._current, gradient_norm_bound(logits, labels), classes))
+        self._waiting.append((self._current, bounds, classes))
         if state.index == len(state.draws) - 1:
             self._recording.close()
 

@@ -36,7 +36,8 @@ def similarity_by_distance(
         seed: Seed of the pairs. Default 0.
 
     Returns:
-        Distance -> mean cosine, NaN where no pair shares a weight with a gradient.
+        Distance -> mean cosine. Pairs without one (no shared weight with a gradient, or a gradient that is not
+        finite) do not count; NaN where none is left.
 
     Raises:
         ConfigurationError: A distance or ``n_pairs`` is out of range.

@@ -42,16 +42,23 @@ def log_probabilities(student: Tensor, teacher: Tensor, dim: int) -> tuple[Tenso
 def relative_entropy(log_first: Tensor, log_second: Tensor, dim: int) -> Tensor:
     """Sum first * log(first / second) over the classes; a first probability of zero adds zero.
 
+    Zero is what has the logarithm ``-inf``; a probability that merely underflows is not, so it adds infinity where
+    the second is zero.
+
     Args:
         log_first: Log-probabilities, shape ``(N, C, ...)``; ``-inf`` for a class that is excluded.
         log_second: Log-probabilities of the same shape.
         dim: Dimension of the classes.
 
     Returns:
-        The sums, shape without ``dim``; infinite where the second excludes what the first does not.
+        The sums, shape without ``dim``; infinite where the second excludes what the first does not. There the
+        second's gradient, minus the first, stays finite, and the first's does not.
     """
     ratio = (log_first - log_second).masked_fill(log_first.isneginf(), 0.0)
-    return (log_first.exp() * ratio).sum(dim)
+    first = log_first.exp()
+    # Only there: elsewhere the product is infinite by itself, and has the right gradient.
+    underflown = (first == 0) & ratio.isposinf()
+    return (first * ratio).masked_fill(underflown, torch.inf).sum(dim)
 
 
 def reduced(values: Tensor, reduction: Reduction) -> Tensor:

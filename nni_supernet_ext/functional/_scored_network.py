@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _NORMALIZATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -32,17 +32,24 @@ def without_normalization(network: nn.Module) -> Iterator[None]:
     """Make batch-norm layers pass on their input, and all others run in evaluation mode."""
     modules = list(network.modules())
     modes = [module.training for module in modules]
-    hooks = [
-        module.register_forward_hook(lambda _, arguments, __: arguments[0])
-        for module in modules
-        if isinstance(module, _NORMALIZATIONS)
-    ]
+    layers = [module for module in modules if isinstance(module, _NORMALIZATIONS)]
+    # A forward of the layer's own, if something has wrapped it, is put back; else the class's shows again.
+    wrapped = [vars(layer).get("forward") for layer in layers]
     try:
+        for layer in layers:
+            # Instead of running it: without running statistics it refuses one value per channel.
+            vars(layer)["forward"] = _same
         for module in modules:
             module.training = False
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for layer, forward in zip(layers, wrapped, strict=True):
+            del vars(layer)["forward"]
+            if forward is not None:
+                vars(layer)["forward"] = forward
         for module, training in zip(modules, modes, strict=True):
             module.training = training
+
+
+def _same(input: Tensor) -> Tensor:
+    return input

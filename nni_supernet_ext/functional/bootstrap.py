@@ -88,14 +88,26 @@ def _rows(predicted: Any, over: str) -> list[Any]:
         raise ConfigurationError(
             f"Argument `over` is expected to be one of {_OVER}, but got {over!r}. Use 'subnets' with one training."
         )
-    shape = tuple(predicted.shape) if isinstance(predicted, torch.Tensor) else np.shape(predicted)
+    shape = _shape(predicted)
     rows = list(predicted) if len(shape) == 2 and shape[0] > 0 else [predicted]
     if over != "subnets" and len(rows) < 2:
         raise ConfigurationError(
             f"Argument `predicted` is expected to have the shape (seeds, size) with at least 2 seeds, but got "
-            f"{tuple(shape)}. Train with more seeds, or use over='subnets'."
+            f"{shape}. Train with more seeds, or use over='subnets'."
         )
     return rows
+
+
+def _shape(predicted: Any) -> tuple[int, ...]:
+    if isinstance(predicted, torch.Tensor):
+        return tuple(predicted.shape)
+    try:
+        return tuple(np.shape(predicted))
+    except ValueError:
+        raise ConfigurationError(
+            "Argument `predicted` is expected to have the shape (size,) or (seeds, size), but got rows of "
+            "different lengths. Give every seed's predictions of the same subnets."
+        ) from None
 
 
 def _values(

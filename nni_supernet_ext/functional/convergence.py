@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nni_supernet_ext.errors import ConfigurationError
+import numpy as np
+
+from nni_supernet_ext.errors import ConfigurationError, DataError
 from nni_supernet_ext.functional._vectors import VectorLike, as_pair, as_vector
 from nni_supernet_ext.functional.rank_correlation import kendall_tau
 
@@ -28,7 +30,7 @@ def convergence_step(losses: VectorLike, tolerance: float = 0.1) -> int:
 
     Raises:
         ConfigurationError: Fewer than 2 values, or ``tolerance`` out of range.
-        DataError: NaN.
+        DataError: NaN, or a first or last value that is infinite: there is no fraction of the way between them.
 
     Example:
         >>> convergence_step([2.0, 1.5, 1.05, 1.0])  # within 1.0 + 0.1 * (2.0 - 1.0)
@@ -41,6 +43,11 @@ def convergence_step(losses: VectorLike, tolerance: float = 0.1) -> int:
             f"but got {curve.size} and {tolerance}. Use a mean per epoch, and 0.1."
         )
     last = curve[-1]
+    if not np.isfinite(curve[[0, -1]]).all():
+        raise DataError(
+            f"Argument `losses` is expected to have a finite first and last value, but got {curve[0]} and {last}. "
+            "Leave out what diverged."
+        )
     above = (curve > last + tolerance * (curve[0] - last)).nonzero()[0]
     return int(above[-1]) + 1 if above.size and curve[0] > last else 0
 
@@ -64,8 +71,9 @@ def complexity_convergence(
         Positive where the more complex converge later; NaN where all take equally long.
 
     Raises:
-        ConfigurationError: The lengths differ or are below 2, or ``tolerance`` is out of range.
-        DataError: NaN.
+        ConfigurationError: The lengths differ, also among the curves, or are below 2, or ``tolerance`` is out of
+            range.
+        DataError: As :func:`convergence_step`.
 
     Example:
         >>> complexity_convergence([1e5, 1e6], [[2.0, 1.0, 1.0], [2.0, 1.5, 1.0]])
@@ -78,5 +86,11 @@ def complexity_convergence(
     Deviations:
         The measure of convergence is ours: the appendix was not at hand.
     """
+    lengths = {len(curve) for curve in curves}
+    if len(lengths) > 1:
+        raise ConfigurationError(
+            f"Argument `curves` is expected to hold losses over the same times, but got lengths from "
+            f"{min(lengths)} to {max(lengths)}. Cut them to the same epochs."
+        )
     steps = [float(convergence_step(curve, tolerance)) for curve in curves]
     return correlation(*as_pair(("complexities", "curves"), complexities, steps, at_least=2))

@@ -37,7 +37,7 @@ def mutate(
 
     Raises:
         ConfigurationError: If ``probability`` is not within [0, 1].
-        SpaceError: If the labels differ or a value does not come from its candidates.
+        SpaceError: If the labels differ, or a value does not come from its candidates or holds one of them twice.
 
     Example:
         >>> space = {"depth": [1, 2, 3], "skip": [0, 1, 2]}
@@ -141,11 +141,11 @@ def _number_chosen(label: str, value: Any, options: Sequence[Any]) -> int | None
     """Return how many candidates a value holds, or None if it is a single one."""
     if value in options:
         return None
-    if isinstance(value, (list, tuple)) and all(item in options for item in value):
+    if isinstance(value, (list, tuple)) and all(value.count(item) <= list(options).count(item) for item in value):
         return len(value)
     raise SpaceError(
         f"Argument `sample` is expected to have one or several of {list(options)!r} for label {label!r}, but "
-        f"got {value!r}. Take both from the same space."
+        f"got {value!r}. Take both from the same space, and each candidate once."
     )
 
 

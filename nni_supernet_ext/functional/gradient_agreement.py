@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.errors import ConfigurationError, DataError
 
 __all__ = ["disagreement", "disagreement_p_value", "within_and_between"]
 
@@ -31,6 +31,7 @@ def within_and_between(gram: Gram, groups: int) -> tuple[float, float]:
 
     Raises:
         ConfigurationError: Sizes that do not fit.
+        DataError: An entry that is NaN or infinite.
 
     Example:
         >>> vectors = np.array([[1.0, 0.0], [1.0, 0.2], [0.0, 1.0], [0.2, 1.0]])
@@ -61,6 +62,7 @@ def disagreement(grams: Sequence[Gram], groups: int) -> float:
 
     Raises:
         ConfigurationError: Sizes that do not fit.
+        DataError: An entry that is NaN or infinite.
 
     Example:
         >>> vectors = np.array([[1.0, 0.0], [1.0, 0.2], [0.0, 1.0], [0.2, 1.0]])
@@ -95,6 +97,7 @@ def disagreement_p_value(
 
     Raises:
         ConfigurationError: Sizes that do not fit.
+        DataError: An entry that is NaN or infinite.
 
     Example:
         >>> vectors = np.repeat(np.eye(3), 4, axis=0)
@@ -137,4 +140,9 @@ def _check(gram: Gram, groups: int) -> None:
         raise ConfigurationError(
             f"Argument `gram` is expected to be square, with at least 2 parts for each of {groups} (at least 2) "
             f"groups, but got shape {gram.shape}. Give inner products of all parts of all groups."
+        )
+    if not np.isfinite(gram).all():
+        raise DataError(
+            "Argument `gram` is expected to be finite, but got NaN or inf. Leave out matrices of gradients that "
+            "are not finite."
         )

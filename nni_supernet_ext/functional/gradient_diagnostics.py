@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.errors import ConfigurationError, DataError
 from nni_supernet_ext.functional.gradient_moments import GradientMoments
 
 __all__ = ["gradient_cosine", "gradient_deviation", "hamming_distance"]
@@ -50,10 +50,12 @@ def gradient_cosine(first: Gradients, second: Gradients) -> float:
         second: The same of the other subnet, in the same order.
 
     Returns:
-        Cosine in [-1, 1]; NaN where they share no weight, or a gradient is zero on those that they share.
+        Cosine in [-1, 1]; NaN where they share no weight, or a gradient is zero or not finite on those that they
+        share.
 
     Raises:
         ConfigurationError: The lengths differ.
+        DataError: Two gradients of one weight have different shapes.
 
     Example:
         >>> import torch
@@ -75,6 +77,7 @@ def gradient_cosine(first: Gradients, second: Gradients) -> float:
             f"{len(second)}. Give one entry for each weight of the supernet."
         )
     shared = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+    _refuse_different_shapes(shared)
     if not shared:
         return math.nan
     # One transfer from the device for all tensors.
@@ -82,9 +85,9 @@ def gradient_cosine(first: Gradients, second: Gradients) -> float:
         [torch.stack([(x * y).sum() for x, y in ((a, b), (a, a), (b, b))]) for a, b in _in_double(shared)]
     ).sum(0)
     product, square_a, square_b = sums.tolist()
-    if square_a == 0 or square_b == 0:
+    if square_a == 0 or square_b == 0 or not all(map(math.isfinite, (product, square_a, square_b))):
         return math.nan
-    return max(-1.0, min(1.0, product / math.sqrt(square_a * square_b)))
+    return max(-1.0, min(1.0, product / (math.sqrt(square_a) * math.sqrt(square_b))))
 
 
 def gradient_deviation(gradients: Sequence[Gradients]) -> float:
@@ -99,6 +102,7 @@ def gradient_deviation(gradients: Sequence[Gradients]) -> float:
 
     Raises:
         ConfigurationError: Fewer than 2 batches, or no gradient at all.
+        DataError: Batches of different lengths, or gradients of one weight with different shapes.
 
     Example:
         >>> import torch
@@ -111,11 +115,12 @@ def gradient_deviation(gradients: Sequence[Gradients]) -> float:
     Deviations:
         Deviation over batches, pooled over weights, is our definition; the appendix was not at hand.
     """
-    if len(gradients) < 2 or not any(g is not None for g in gradients[0]):
+    if len(gradients) < 2 or not any(g is not None for batch in gradients for g in batch):
         raise ConfigurationError(
             f"Argument `gradients` is expected to hold gradients of at least 2 batches, but got {len(gradients)} "
             "batches or no gradient. Measure on more batches."
         )
+    _refuse_different_weights(gradients)
     moments = GradientMoments()
     names = [torch.empty(0) for _ in gradients[0]]  # tensors only as identities
     for batch in gradients:
@@ -123,6 +128,31 @@ def gradient_deviation(gradients: Sequence[Gradients]) -> float:
         values: list[Any] = [batch[index] for index in present]
         moments.add([names[index] for index in present], values)
     return math.sqrt(sum(moments.variances()) / sum(moments.sizes()))
+
+
+def _refuse_different_weights(gradients: Sequence[Gradients]) -> None:
+    lengths = {len(batch) for batch in gradients}
+    if len(lengths) > 1:
+        raise DataError(
+            f"Argument `gradients` is expected to hold as many entries for each batch, but got from {min(lengths)} "
+            f"to {max(lengths)}. Give one entry for each weight of the supernet."
+        )
+    for column in zip(*gradients, strict=True):
+        shapes = {tuple(gradient.shape) for gradient in column if gradient is not None}
+        if len(shapes) > 1:
+            raise DataError(
+                f"Argument `gradients` is expected to hold gradients of the same shapes for each batch, but got "
+                f"{sorted(shapes)}. Give the gradients of the same weights in the same order."
+            )
+
+
+def _refuse_different_shapes(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    for a, b in pairs:
+        if a.shape != b.shape:
+            raise DataError(
+                f"Arguments `first` and `second` are expected to hold gradients of the same shapes, but got "
+                f"{tuple(a.shape)} and {tuple(b.shape)}. Give the gradients of the same weights in the same order."
+            )
 
 
 def _in_double(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:

@@ -15,6 +15,9 @@ from nni_supernet_ext.functional._vectors import FloatVector, VectorLike, as_vec
 Schedule: TypeAlias = Literal["linear", "linear_down"] | float | Callable[[float], float]
 """Smoothing over the training: a name, a constant, or a function of the progress (0 to 1)."""
 
+_IGNORED = -100
+"""The label of examples that a loss ignores, by default of torch's cross-entropy."""
+
 _NAMED: dict[str, Callable[[float], float]] = {
     "linear": lambda progress: progress,
     "linear_down": lambda progress: 1.0 - progress,
@@ -34,7 +37,8 @@ def smoothed_distribution(norms: VectorLike, smoothing: float, prior: VectorLike
         Probabilities, shape ``(n,)``, float64, each at least ``(1 - s) * prior``.
 
     Raises:
-        ConfigurationError: A negative norm, a smoothing outside of 0 to 1, or shapes that differ.
+        ConfigurationError: A negative norm, a smoothing outside of 0 to 1, shapes that differ, or a prior that is
+            no distribution: negative or infinite entries, or zeros only.
         DataError: A norm is NaN.
 
     Example:
@@ -51,6 +55,11 @@ def smoothed_distribution(norms: VectorLike, smoothing: float, prior: VectorLike
         raise ConfigurationError(
             f"Argument `prior` is expected to have the {values.size} entries of `norms`, and at least one, but "
             f"got {base.size}. Give one probability per norm."
+        )
+    if (base < 0).any() or not 0.0 < base.sum() < np.inf:
+        raise ConfigurationError(
+            f"Argument `prior` is expected to hold finite probabilities that are not all 0, but got "
+            f"{base.tolist()}. Give a distribution, or None for the uniform one."
         )
     if (values < 0).any():
         raise ConfigurationError(
@@ -122,13 +131,17 @@ def gradient_norm_bound(logits: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         logits: Outputs before the softmax, shape ``(N, C)``, any floating dtype.
-        targets: Class indices, shape ``(N,)``, integer; or class probabilities, shape ``(N, C)``, floating.
+        targets: Class indices, shape ``(N,)``, integer; or class probabilities, shape ``(N, C)``, floating. The
+            index -100 is cross-entropy's default for an example that it ignores: it has no gradient, so its bound
+            is 0.
 
     Returns:
         Norms, shape ``(N,)``, float32, detached, on the device of ``logits``.
 
     Raises:
-        DataError: Shapes or dtypes that do not fit.
+        DataError: Shapes or dtypes that do not fit; other indices outside of 0 to C - 1, where the targets are on
+            the CPU. Elsewhere these are an error of the device, as for the loss: to look at them would have to wait
+            for it.
 
     Example:
         >>> gradient_norm_bound(torch.tensor([[0.0, 0.0], [500.0, 0.0]]), torch.tensor([0, 0])).tolist()
@@ -156,9 +169,27 @@ def gradient_norm_bound(logits: Tensor, targets: Tensor) -> Tensor:
                 f"probabilities of shape {tuple(logits.shape)}, but got {targets.dtype} of shape "
                 f"{tuple(targets.shape)}. Give the labels that the loss uses."
             )
+        classes = targets.long()
+        ignored = classes == _IGNORED
+        classes = classes.masked_fill(ignored, 0)
+        _refuse_unknown_classes(classes, logits.shape[1])
         minus_one = probabilities.new_full((), -1.0).expand(len(targets), 1)
-        probabilities.scatter_add_(1, targets.long().unsqueeze(1), minus_one)
-        return torch.linalg.vector_norm(probabilities, dim=1)
+        probabilities.scatter_add_(1, classes.unsqueeze(1), minus_one)
+        return torch.linalg.vector_norm(probabilities, dim=1).masked_fill(ignored, 0.0)
+
+
+def _refuse_unknown_classes(classes: Tensor, n_classes: int) -> None:
+    # On the CPU a tensor's values are at hand; on other devices to read them would wait for all queued work.
+    if classes.device.type != "cpu" or not classes.numel():
+        return
+    values = classes.numpy()
+    lowest, highest = int(values.min()), int(values.max())
+    if lowest < 0 or highest >= n_classes:
+        raise DataError(
+            f"Argument `targets` is expected to hold class indices from 0 to {n_classes - 1}, or {_IGNORED} for "
+            f"ignored examples, but got {lowest if lowest < 0 else highest}. Give as many class scores as there "
+            "are classes."
+        )
 
 
 def importance_weight(probabilities: Sequence[float], prior: Sequence[float]) -> float:
@@ -172,6 +203,9 @@ def importance_weight(probabilities: Sequence[float], prior: Sequence[float]) ->
     Returns:
         The factor; 1 where both are the same.
 
+    Raises:
+        DataError: The lengths differ.
+
     Example:
         >>> importance_weight([0.5, 0.25], [0.25, 0.25])
         0.5
@@ -179,5 +213,10 @@ def importance_weight(probabilities: Sequence[float], prior: Sequence[float]) ->
     Reference:
         Lu et al., CVPR 2023, Eq. 5, with ``N p`` the product over the choices of ``n p``.
     """
+    if len(probabilities) != len(prior):
+        raise DataError(
+            f"Arguments `probabilities` and `prior` are expected to have the same length, but got "
+            f"{len(probabilities)} and {len(prior)}. Give both for each of the draw's candidates."
+        )
     ratio = np.asarray(prior, dtype=np.float64) / np.asarray(probabilities, dtype=np.float64)
     return float(np.prod(ratio))

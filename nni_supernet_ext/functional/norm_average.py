@@ -7,7 +7,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.functional._vectors import FloatVector
+
+_KINDS = ("mean", "pairwise")
 
 
 class NormAverage:
@@ -22,6 +25,9 @@ class NormAverage:
         values: Averages, shape ``(n,)``; 0 where nothing was measured.
         counts: Number of measurements, shape ``(n,)``.
 
+    Raises:
+        ConfigurationError: Unknown ``kind``.
+
     Example:
         >>> average = NormAverage(2)
         >>> average.add([0], [4.0]); average.add([0], [2.0])
@@ -33,6 +39,10 @@ class NormAverage:
     """
 
     def __init__(self, n: int, kind: Literal["mean", "pairwise"] = "mean") -> None:
+        if kind not in _KINDS:
+            raise ConfigurationError(
+                f"Argument `kind` is expected to be one of {_KINDS}, but got {kind!r}. Use 'mean', the default."
+            )
         self.kind = kind
         self.values: FloatVector = np.zeros(n)
         self.counts: NDArray[np.int64] = np.zeros(n, dtype=np.int64)

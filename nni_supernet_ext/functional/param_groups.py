@@ -29,7 +29,7 @@ def decay_groups(parameters: Iterable[Tensor], weight_decay: float) -> list[dict
         out.
 
     Raises:
-        ConfigurationError: Negative ``weight_decay``.
+        ConfigurationError: Negative ``weight_decay``; parameter groups or named parameters.
 
     Example:
         >>> from torch import nn
@@ -46,7 +46,7 @@ def decay_groups(parameters: Iterable[Tensor], weight_decay: float) -> list[dict
             f"Argument `weight_decay` is expected to be a number of at least 0, but got {weight_decay!r}. "
             "Use 0 for none."
         )
-    listed = list(parameters)
+    listed = _tensors(parameters)
     groups = [
         {"params": [p for p in listed if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in listed if p.dim() < 2], "weight_decay": 0.0},
@@ -67,6 +67,10 @@ def weights_only_decay(optimizer: Callable[..., Optimizer], **settings: Any) -> 
     Returns:
         Function of ``(parameters, lr=..., weight_decay=...)`` that makes the optimizer.
 
+    Raises:
+        ConfigurationError: ``weight_decay`` among the settings: an evaluator always passes its own, by default 0,
+            which would silently take its place.
+
     Example:
         >>> from torch import nn
         >>> from torch.optim import SGD
@@ -75,7 +79,24 @@ def weights_only_decay(optimizer: Callable[..., Optimizer], **settings: Any) -> 
         >>> [group["weight_decay"] for group in optimizer.param_groups]
         [1e-05, 0.0]
     """
+    if "weight_decay" in settings:
+        raise ConfigurationError(
+            "Argument `weight_decay` is expected not to be among the fixed settings, but got "
+            f"{settings['weight_decay']!r}. Give it to the evaluator (`ClassificationModule(weight_decay=...)`) or "
+            "at the call."
+        )
     return partial(_build, optimizer, settings)
+
+
+def _tensors(parameters: Iterable[Tensor]) -> list[Tensor]:
+    listed = list(parameters)
+    for parameter in listed:
+        if not isinstance(parameter, Tensor):
+            raise ConfigurationError(
+                f"Argument `parameters` is expected to hold tensors, but got a {type(parameter).__name__}. Give "
+                "`model.parameters()`, without names or groups."
+            )
+    return listed
 
 
 def _build(

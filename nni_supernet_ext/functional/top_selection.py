@@ -128,7 +128,7 @@ def top_mean(predicted: VectorLike, actual: VectorLike, n: int) -> float:
     """
     scores, truth = as_subnets(predicted, actual)
     check_count("n", n, scores.size)
-    return float(selection_chances(scores, n) @ truth) / n
+    return _mean_of_top(scores, truth, n)
 
 
 def improvement(predicted: VectorLike, actual: VectorLike, n: int) -> float:
@@ -140,9 +140,8 @@ def improvement(predicted: VectorLike, actual: VectorLike, n: int) -> float:
         n: Number of subnets selected, in [1, size].
 
     Returns:
-        Improvement, at most 1, negative if the selection is worse than the mean; NaN if ``actual`` is
-        constant.
-        Ties: see the module.
+        Improvement, at most 1, negative if the selection is worse than the mean; NaN if ``actual`` is constant
+        or its mean is infinite. Ties: see the module.
 
     Raises:
         ConfigurationError: If the lengths differ or are below 2, or ``n`` is out of range.
@@ -162,7 +161,7 @@ def improvement(predicted: VectorLike, actual: VectorLike, n: int) -> float:
     check_count("n", n, scores.size)
     if is_constant(truth):
         return math.nan
-    selected = float(selection_chances(scores, n) @ truth) / n
+    selected = _mean_of_top(scores, truth, n)
     mean = float(truth.mean())
     return (selected - mean) / (float(truth.max()) - mean)
 
@@ -198,3 +197,10 @@ def removal_curve(predicted: VectorLike, actual: VectorLike) -> FloatVector:
     expected = (np.bincount(group, truth) / np.bincount(group))[group]
     best_first = expected[np.argsort(-scores, kind="stable")]
     return (np.cumsum(best_first) / np.arange(1, truth.size + 1))[::-1].copy()
+
+
+def _mean_of_top(scores: FloatVector, truth: FloatVector, count: int) -> float:
+    chances = selection_chances(scores, count)
+    # What cannot be selected does not count, even if it is infinite.
+    possible = chances > 0.0
+    return float(chances[possible] @ truth[possible]) / count

@@ -40,12 +40,13 @@ def neural_tangent_kernel(
 
     Args:
         forward: The network.
-        parameters: Its weights; those that the output does not depend on count as zero. Their ``grad`` is left
-            alone.
+        parameters: Its weights; those that the output does not depend on, or that are frozen, count as zero. Their
+            ``grad`` is left alone.
         inputs: Batch, shape ``(N, ...)``. Memory is N gradients.
 
     Returns:
-        Kernel, shape ``(N, N)``, float64, on the CPU.
+        Kernel, shape ``(N, N)``, float64, on the CPU; computed in it from the gradients, except on devices without
+        double precision (MPS).
 
     Raises:
         DataError: No weight influences the output.
@@ -61,19 +62,34 @@ def neural_tangent_kernel(
     """
     with torch.enable_grad():
         outputs = forward(inputs).flatten(1).sum(1)
-    if not outputs.requires_grad:
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    products = [_product(block) for block in _jacobian(outputs, trainable)]
+    if not products:
         raise DataError(
             "Argument `parameters` is expected to hold weights that the output depends on, but got none. Give the "
             "network's trainable parameters."
         )
-    rows = []
-    for index in range(len(outputs)):
-        gradients = torch.autograd.grad(
-            outputs[index], parameters, retain_graph=index + 1 < len(outputs), allow_unused=True
-        )
-        rows.append(torch.cat([g.flatten().float() for g in gradients if g is not None]))
-    jacobian = torch.stack(rows)
-    return (jacobian @ jacobian.T).double().cpu()
+    return torch.stack(products).sum(0)
+
+
+def _jacobian(outputs: Tensor, parameters: list[nn.Parameter]) -> list[list[Tensor | None]]:
+    """Return each weight tensor's gradients, one per output, for those that some output depends on."""
+    if not outputs.requires_grad or not parameters:
+        return []
+    rows = [
+        torch.autograd.grad(outputs[index], parameters, retain_graph=index + 1 < len(outputs), allow_unused=True)
+        for index in range(len(outputs))
+    ]
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return [column for column in columns if any(gradient is not None for gradient in column)]
+
+
+def _product(gradients: list[Tensor | None]) -> Tensor:
+    """Multiply one weight tensor's gradients with each other; in double one tensor at a time, to save memory."""
+    like = next(gradient for gradient in gradients if gradient is not None)
+    dtype = torch.float32 if like.device.type == "mps" else torch.float64
+    rows = torch.stack([(torch.zeros_like(like) if g is None else g).flatten() for g in gradients]).to(dtype)
+    return (rows @ rows.T).cpu().double()
 
 
 def trainability(kernel: Tensor) -> Trainability:

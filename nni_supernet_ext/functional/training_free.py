@@ -76,7 +76,7 @@ def snip(network: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss = nn.fu
         network as in Abdelfattah et al., ICLR 2021, Eq. 1.
     """
     pairs = _gradients(network, lambda: loss(network(inputs), targets))
-    return _finite(sum(float((weight * gradient).double().abs().sum()) for weight, gradient in pairs))
+    return _finite(sum(float(_products(*pair).abs().sum()) for pair in pairs))
 
 
 def synflow(network: nn.Module, inputs: Tensor) -> float:
@@ -110,7 +110,7 @@ def synflow(network: nn.Module, inputs: Tensor) -> float:
     ones = torch.ones_like(inputs[:1])
     with absolute_weights(network), without_normalization(network):
         pairs = _gradients(network, lambda: network(ones).sum())
-        return _finite(sum(float((weight * gradient).double().sum()) for weight, gradient in pairs))
+        return _finite(sum(float(_products(*pair).sum()) for pair in pairs))
 
 
 def naswot(network: nn.Module, inputs: Tensor, activations: Sequence[type[nn.Module]] = (nn.ReLU,)) -> float:
@@ -174,6 +174,11 @@ def _gradients(network: nn.Module, objective: Callable[[], Tensor]) -> list[tupl
             "network with trainable parameters."
         )
     return pairs
+
+
+def _products(weight: Tensor, gradient: Tensor) -> Tensor:
+    # Factors in half precision have products that it cannot hold.
+    return weight.double() * gradient.double()
 
 
 def _finite(score: float) -> float:

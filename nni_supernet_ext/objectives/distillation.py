@@ -93,7 +93,8 @@ class InplaceDistillation(Objective):
 
     def problems(self, plan: Plan) -> Iterable[str]:
         """Refuse bad arguments and path samplers that give no teacher, or give it too late."""
-        if not callable(self.divergence) and self.divergence not in DIVERGENCES:
+        named = isinstance(self.divergence, str) and self.divergence in DIVERGENCES
+        if not named and not callable(self.divergence):
             yield (
                 f"Argument `divergence` is expected to be one of {tuple(DIVERGENCES)} or a function, but got "
                 f"{self.divergence!r}. Use 'kl' or 'adaptive_alpha'."
@@ -107,6 +108,11 @@ class InplaceDistillation(Objective):
             yield (
                 f"Argument `temperature` is expected to be a positive number, but got {self.temperature!r}. "
                 "Use 1, or more for softer distributions."
+            )
+        if self.select is not None and not callable(self.select):
+            yield (
+                f"Argument `select` is expected to be a function of the model's output or None, but got "
+                f"{self.select!r}. Use None to distil every output."
             )
         yield from self._path_problems(plan)
 

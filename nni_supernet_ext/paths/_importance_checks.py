@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from nni_supernet_ext.core.candidate_parameters import CandidateParameters
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.functional.importance import resolve_schedule
+from nni_supernet_ext.paths._accept import accept_problems
 
 if TYPE_CHECKING:
     from nni_supernet_ext.paths.importance import ImportancePathSampler
@@ -32,6 +33,7 @@ def argument_problems(sampler: ImportancePathSampler) -> Iterator[str]:
                 f"Argument `{name}` is expected to be one of {allowed}, but got {value!r}. Use {allowed[0]!r}, "
                 "the default."
             )
+    yield from accept_problems(sampler.accept)
     try:
         resolve_schedule(sampler.delta, "delta")
     except ConfigurationError as error:
@@ -55,6 +57,14 @@ def plan_problems(sampler: ImportancePathSampler, plan: Plan) -> Iterator[str]:
 
 
 def _label_problems(sampler: ImportancePathSampler, plan: Plan) -> Iterator[str]:
+    if sampler.labels is not None and (
+        isinstance(sampler.labels, str) or not isinstance(sampler.labels, Collection)
+    ):
+        yield (
+            f"Argument `labels` is expected to be a list of choices' labels or None, but got {sampler.labels!r}. "
+            "Use None for all choices whose candidates have weights."
+        )
+        return
     known = CandidateParameters(plan.supernet).labels
     labels = known if sampler.labels is None else tuple(sampler.labels)
     unknown = [label for label in labels if label not in known]

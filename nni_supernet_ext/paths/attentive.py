@@ -35,8 +35,8 @@ class AttentivePathSampler(PathSampler):
         n_candidates: Subnets to pick from. Default 3; 50 is common with a predictor. 1 picks nothing.
         complexity: The cost: ``'parameters'`` (default), ``'weights'``, ``'flops'`` or a function
             ``sample -> number``.
-        predictor: Function from a sample to its predicted quality, higher is better. Default: the loss on the
-            current batch.
+        predictor: Function from a sample to its predicted quality, higher is better; what is not finite is not
+            picked. Default: the loss on the current batch.
         n_bins: Number of equal steps between the cheapest and the dearest subnet seen. Default 20; 1 draws
             without a target.
         prior: ``'empirical'`` (default): a bin is drawn as often as uniform subnets fall into it;
@@ -133,13 +133,15 @@ class AttentivePathSampler(PathSampler):
         if len(candidates) == 1:
             return 0
         if self.predictor is not None:
-            badness = np.asarray([-float(self.predictor(sample)) for sample in candidates])
-            return int(badness.argmin() if self.pick == "best" else badness.argmax())
-        losses = self._losses(candidates, state)
-        # A subnet whose loss is not finite is neither the best nor worth training.
-        worst_value = torch.inf if self.pick == "best" else -torch.inf
-        losses = torch.where(losses.isfinite(), losses, torch.full_like(losses, worst_value))
-        return int(losses.argmin() if self.pick == "best" else losses.argmax())
+            badness = [-float(self.predictor(sample)) for sample in candidates]
+            return self._extreme(torch.tensor(badness, dtype=torch.float64))
+        return self._extreme(self._losses(candidates, state))
+
+    def _extreme(self, badness: torch.Tensor) -> int:
+        """Return the position to pick; what is not finite is neither the best nor worth training."""
+        never = torch.inf if self.pick == "best" else -torch.inf
+        badness = torch.where(badness.isfinite(), badness, torch.full_like(badness, never))
+        return int(badness.argmin() if self.pick == "best" else badness.argmax())
 
     def _losses(self, candidates: Sequence[Sample], state: StepState) -> torch.Tensor:
         """Return the candidates' losses on the batch, equal on all ranks, leaving BN statistics alone."""

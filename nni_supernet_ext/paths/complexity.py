@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 
 import numpy as np
 
@@ -55,7 +57,7 @@ class ComplexityPathSampler(PathSampler):
 
     def problems(self, plan: Plan) -> Iterable[str]:
         """Refuse a power that is no number."""
-        if not np.isfinite(self.power):
+        if not isinstance(self.power, Real) or not math.isfinite(self.power):
             yield (
                 f"Argument `power` is expected to be a finite number, but got {self.power!r}. Use 1 for sampling "
                 "in proportion, 0 for uniform sampling."

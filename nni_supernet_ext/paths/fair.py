@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -79,11 +80,17 @@ class FairPathSampler(PathSampler):
         unfair = list(_unfair_choices(domain))
         yield from unfair
         yield from self._fixed_problems(domain)
+        bounded = isinstance(self.max_draws, Real) and self.max_draws >= 1
+        if not bounded:
+            yield (
+                f"Argument `max_draws` is expected to be a number of at least 1, but got {self.max_draws!r}. Use "
+                "64, the default."
+            )
         if unfair:
             return
         # Other components ask for the number of draws while the plan is checked.
         self.draws_per_step = self._cover(domain)
-        if self.draws_per_step > self.max_draws:
+        if bounded and self.draws_per_step > self.max_draws:
             periods = {label: _period(domain.mutables[label]) for label in self._permuted(domain)}
             yield (
                 f"Argument `max_draws` is expected to admit the least common cover of the choices, but got "
@@ -94,7 +101,7 @@ class FairPathSampler(PathSampler):
     def _fixed_problems(self, domain: Domain) -> Iterable[str]:
         if self.fixed is None:
             return
-        if self.fixed not in domain.candidates:
+        if not isinstance(self.fixed, str) or self.fixed not in domain.candidates:
             yield (
                 f"Argument `fixed` is expected to be the label of a choice or None, but got {self.fixed!r}. Use "
                 f"one of {list(domain.candidates)}."

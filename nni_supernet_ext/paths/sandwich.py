@@ -68,6 +68,12 @@ class SandwichSampler(PathSampler):
         order: Sequence[str] = _PARTS,
         gradients: str = "sum",
     ) -> None:
+        if base is not None and not isinstance(base, PathSampler):
+            # The number of draws of a step is the base's, so it is needed before anything else is checked.
+            raise ConfigurationError(
+                f"Argument `base` is expected to be a path sampler or None, but got {base!r}. Give an instance, "
+                "such as `UniformPathSampler()`."
+            )
         self.base = base if base is not None else UniformPathSampler()
         self.complexity = complexity
         self.n_random = n_random

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from nni_supernet_ext.core.draw import Draw, Sample
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.slots import PathSampler
 from nni_supernet_ext.core.state import StepState
+from nni_supernet_ext.paths._accept import accept_problems
 
 
 class UniformPathSampler(PathSampler):
@@ -21,6 +22,7 @@ class UniformPathSampler(PathSampler):
             holds.
 
     Raises:
+        ConfigurationError: ``accept`` is no function.
         ConstraintError: 1,000 samples in a row were not accepted.
 
     Example:
@@ -41,6 +43,10 @@ class UniformPathSampler(PathSampler):
     def __init__(self, accept: Callable[[Sample], bool] | None = None) -> None:
         self.accept = accept
         self._domain: Domain | None = None
+
+    def problems(self, plan: Plan) -> Iterable[str]:
+        """Refuse a predicate that cannot be called."""
+        yield from accept_problems(self.accept)
 
     def prepare(self, plan: Plan) -> None:
         """Take the choices of the space."""

@@ -33,14 +33,15 @@ def plot_cell(sample: Mapping[str, str], title: str | None = None) -> Figure:
         The figure; save it with ``figure.savefig(path)``.
 
     Raises:
-        SpaceError: A label does not end with two node numbers, the first lower than the second.
+        SpaceError: A label does not end with two node numbers, the first lower than the second; two labels name
+            one edge, as those of two cells do; or there is no label.
 
     Example:
         >>> figure = plot_cell({'cell/0_1': 'conv_3x3', 'cell/0_2': 'none', 'cell/1_2': 'skip_connect'})
         >>> sorted(text.get_text() for text in figure.axes[0].texts)
         ['1', '3x3 conv', 'input', 'none', 'output', 'skip']
     """
-    edges = {_nodes(label): operation for label, operation in sample.items()}
+    edges = _edges(sample)
     last = max(target for _, target in edges)
     alive = _alive(edges, last)
     heights = _heights(edges)
@@ -51,6 +52,22 @@ def plot_cell(sample: Mapping[str, str], title: str | None = None) -> Figure:
     _draw_nodes(axes, last)
     _finish(axes, last, min(heights.values()), max(heights.values()), title)
     return figure
+
+
+def _edges(sample: Mapping[str, str]) -> dict[tuple[int, int], str]:
+    labels: dict[tuple[int, int], str] = {}
+    for label in sample:
+        other = labels.setdefault(_nodes(label), label)
+        if other != label:
+            raise SpaceError(
+                f"Argument `sample` is expected to name each edge of one cell once, but got {other!r} and "
+                f"{label!r}. Draw one cell at a time, from the labels with its prefix."
+            )
+    if not labels:
+        raise SpaceError(
+            "Argument `sample` is expected to name at least one edge, but got none. Give the choices of a cell."
+        )
+    return {nodes: sample[label] for nodes, label in labels.items()}
 
 
 def _heights(edges: Iterable[tuple[int, int]]) -> dict[tuple[int, int], float]:

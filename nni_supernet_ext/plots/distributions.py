@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.functional._vectors import as_vector
 from nni_supernet_ext.plots.style import ACCENTS, INK, label_axes, new_figure, thousands, tidy
 
 
@@ -79,6 +80,7 @@ def plot_accuracy_boxes(
 
     Raises:
         ConfigurationError: No costs, other methods among the accuracies, or different lengths.
+        DataError: A number is NaN.
 
     Example:
         >>> figure = plot_accuracy_boxes({'KL': [1e6, 2e6]}, {'KL': [0.7, 0.8]}, n_ranges=2)
@@ -96,13 +98,14 @@ def plot_accuracy_boxes(
             "Argument `accuracies` is expected to hold as many numbers as `costs` for each method, but got "
             f"{given} for {wanted}. Evaluate every subnet."
         )
-    everything = np.concatenate([np.asarray(values, dtype=float) for values in costs.values()])
+    worth = {name: as_vector("accuracies", values) for name, values in accuracies.items()}
+    everything = np.concatenate([as_vector("costs", values) for values in costs.values()])
     edges = np.linspace(everything.min(), everything.max(), n_ranges + 1)
     figure = new_figure(7.2, 4.0)
     axes = figure.subplots()
     width = 0.8 / len(costs)
     for number, name in enumerate(costs):
-        y, place = 100 * np.asarray(accuracies[name], dtype=float), np.digitize(costs[name], edges[1:-1])
+        y, place = 100 * worth[name], np.digitize(costs[name], edges[1:-1])
         color = ACCENTS[number % len(ACCENTS)]
         axes.boxplot(
             [y[place == index] for index in range(n_ranges)],

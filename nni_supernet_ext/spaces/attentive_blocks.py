@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from nni.mutable import MutableExpression
 from nni.nas.nn.pytorch import MutableBatchNorm2d, MutableConv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -87,11 +88,11 @@ class ConvNormAct(nn.Sequential):
 
 
 class SqueezeExcitation(nn.Module):
-    """Weigh channels by a small network of their means: squeeze to a quarter, in multiples of 8."""
+    """Weigh channels by a small network of their means: squeeze to a quarter, in multiples of 8, at least one."""
 
     def __init__(self, channels: Size) -> None:
         super().__init__()
-        squeezed = (channels // 4 + 4) // 8 * 8
+        squeezed = MutableExpression.max((channels // 4 + 4) // 8 * 8, 8)
         self.squeeze = MutableConv2d(channels, squeezed, 1)
         self.excite = MutableConv2d(squeezed, channels, 1)
 

@@ -11,6 +11,7 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableConv2d, MutableLi
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nni_supernet_ext.errors import SpaceError
 from nni_supernet_ext.spaces.attentive_blocks import ConvNormAct, MobileBlock, Resize, pooled
 
 __all__ = ["AttentiveMobileNet", "Stage", "attentive_mobilenet", "attentive_mobilenet_cifar"]
@@ -28,6 +29,9 @@ class Stage:
         squeeze: Whether the blocks have squeeze and excitation.
         kernels: Candidates for the kernel size.
 
+    Raises:
+        SpaceError: Depths that are not consecutive.
+
     Example:
         >>> Stage((16, 24), (1, 2), (1,), stride=1).squeeze
         False
@@ -39,6 +43,13 @@ class Stage:
     stride: int
     squeeze: bool = False
     kernels: tuple[int, ...] = (3, 5)
+
+    def __post_init__(self) -> None:
+        if not self.depths or sorted(self.depths) != list(range(min(self.depths), max(self.depths) + 1)):
+            raise SpaceError(
+                f"Argument `depths` is expected to hold consecutive numbers, but got {self.depths}. Give every "
+                "number of blocks from the least to the most."
+            )
 
 
 IMAGENET_STAGES = (

@@ -107,9 +107,10 @@ class AutoMilestones:
             self._parts.add(label, state.draw.sample)
 
     def _decide(self, label: str, iteration: int, last: bool) -> bool:
-        """Test whether gradients disagree; equal on all ranks."""
+        """Test whether gradients disagree; equal on all ranks. What is not finite is no evidence of it."""
         rule = self.rule
-        grams = [self._reduced(gram).cpu().numpy() for gram in self._parts.grams(label, rule.least)]
+        measured = [self._reduced(gram).cpu().numpy() for gram in self._parts.grams(label, rule.least)]
+        grams = [gram for gram in measured if np.isfinite(gram).all()]
         groups = self._groups[label]
         rng = np.random.default_rng([self._plan.seed, iteration, *label.encode()])
         p_value, share = disagreement_p_value(grams, groups, rng, rule.permutations), disagreement(grams, groups)

@@ -352,6 +352,8 @@ def test_refuses_a_batch_sampler_of_its_own_kind() -> None:
         ({"granularity": "image"}, "`granularity` is expected to be one of"),
         ({"unseen": "drop"}, "`unseen` is expected to be one of"),
         ({"tau": 1.0}, "`tau` is expected to be one of"),
+        ({"logits": 3}, "`logits` is expected to be a function of the model's output or None, but got 3"),
+        ({"labels": "y"}, "`labels` is expected to be a function of the batch or None, but got 'y'"),
     ],
 )
 def test_refuses_arguments(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
@@ -390,6 +392,22 @@ def test_batch_without_labels(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected to hold class scores"):
         data.logits({"features": torch.zeros(2)})
     assert data.logits({"logits": torch.ones(1)}) == 1 and data.logits((torch.ones(1), None)) == 1
+
+
+def test_labels_that_are_neither_classes_nor_probabilities(tmp_path: Path) -> None:
+    data = ImportanceDataSampler(granularity="class", labels=lambda batch: batch[1].float())
+    with pytest.raises(DataError, match=r"`targets` is expected to hold class indices of shape \(16,\)"):
+        train(_case(Numbered()), {"data": data}, tmp_path)
+
+
+@pytest.mark.parametrize("granularity", ["sample", "class"])
+def test_ignored_examples_have_no_gradient(tmp_path: Path, granularity: Any) -> None:
+    dataset = Numbered()
+    dataset.labels = dataset.labels.masked_fill(torch.arange(40) % 4 == 0, -100)
+    data = ImportanceDataSampler(tau=0.7, granularity=granularity)
+    watch = Watch(data)
+    train(_case(dataset), {"data": data, "callbacks": [watch]}, tmp_path, epochs=2)
+    assert all((max(bounds) == 0.0) == (index % 4 == 0) for index, bounds in watch.bounds.items())
 
 
 def test_outputs_that_are_not_one_row_per_example(tmp_path: Path) -> None:

@@ -62,6 +62,13 @@ def test_no_trace_is_left() -> None:
     assert (numpy_state == np.random.get_state()[1]).all() and python_state == random.getstate()
 
 
+def test_pairs_without_a_finite_gradient_do_not_count() -> None:
+    supernet = toy_supernet(ToyCellSpace())
+    broken = torch.full_like(IMAGES, float("nan")), LABELS
+    found = similarity_by_distance(SubnetGradients(supernet), broken, distances=[1], n_pairs=2)
+    assert np.isnan(found[1])
+
+
 def test_similarity_is_the_mean_cosine_of_the_pairs() -> None:
     supernet = toy_supernet(ToyCellSpace())
     found = similarity_by_distance(SubnetGradients(supernet), (IMAGES, LABELS), n_pairs=3, seed=4)

@@ -45,6 +45,24 @@ def test_cosine_over_what_both_contain() -> None:
         gradient_cosine(first, [None])
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_gradient_that_is_not_finite_has_no_cosine(value: float) -> None:
+    broken, whole = torch.tensor([1.0, value]), torch.ones(2)
+    assert math.isnan(gradient_cosine([broken], [whole])) and math.isnan(gradient_cosine([whole], [broken]))
+    assert math.isnan(gradient_cosine([broken, whole], [broken, whole]))
+
+
+def test_the_cosine_of_tiny_gradients() -> None:
+    # The product of the squared norms underflows in double.
+    one, other = torch.tensor([1.0, 0.0]).double() * 1e-100, torch.tensor([1.0, 1.0]).double() * 1e-100
+    assert gradient_cosine([one], [other]) == pytest.approx(math.sqrt(0.5))
+
+
+def test_gradients_of_different_shapes_are_refused() -> None:
+    with pytest.raises(DataError, match=r"same shapes, but got \(2, 3\) and \(3,\)"):
+        gradient_cosine([torch.ones(2, 3)], [torch.ones(3)])
+
+
 def test_deviation_pools_all_elements() -> None:
     rng = np.random.default_rng(1)
     small, large = rng.normal(size=(5, 2)), 3 * rng.normal(size=(5, 4, 2))
@@ -54,6 +72,15 @@ def test_deviation_pools_all_elements() -> None:
     for bad in (batches[:1], [[None], [None]], []):
         with pytest.raises(ConfigurationError, match="gradients of at least 2 batches"):
             gradient_deviation(bad)
+
+
+def test_deviation_of_weights_that_the_first_batch_does_not_reach() -> None:
+    one, three = torch.tensor([1.0]), torch.tensor([3.0])
+    assert gradient_deviation([[None], [one], [three]]) == 1.0
+    with pytest.raises(DataError, match="as many entries for each batch, but got from 1 to 2"):
+        gradient_deviation([[one], [one, three]])
+    with pytest.raises(DataError, match=r"same shapes for each batch, but got \[\(1,\), \(2,\)\]"):
+        gradient_deviation([[one], [torch.ones(2)]])
 
 
 @pytest.mark.parametrize(
@@ -89,3 +116,15 @@ def test_complexity_convergence() -> None:
         complexity_convergence([], [])
     with pytest.raises(DataError, match="NaN"):
         convergence_step([1.0, math.nan])
+    with pytest.raises(ConfigurationError, match="the same times, but got lengths from 2 to 3"):
+        complexity_convergence([1.0, 2.0], [[2.0, 1.0], [3.0, 2.0, 1.0]])
+
+
+@pytest.mark.parametrize("losses", [[math.inf, 2.0, 1.0], [2.0, 1.0, math.inf], [2.0, 1.0, -math.inf]])
+def test_without_a_finite_way_nothing_converges(losses: list[float]) -> None:
+    with pytest.raises(DataError, match=f"finite first and last value, but got {losses[0]} and {losses[-1]}"):
+        convergence_step(losses)
+
+
+def test_an_infinite_loss_on_the_way_is_above_the_bound() -> None:
+    assert convergence_step([2.0, 1.0, math.inf, 1.0]) == 3

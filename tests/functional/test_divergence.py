@@ -332,3 +332,35 @@ def test_a_class_that_only_the_student_excludes_is_infinitely_wrong_for_kl():
 def test_nan_is_not_hidden_by_the_other_alpha():
     teacher = torch.tensor([[0.0, 1.0]])
     assert adaptive_alpha_divergence(torch.tensor([[math.nan, 0.0]]), teacher).isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_probability_that_underflows_is_not_zero(dtype):
+    likely, excluded = torch.tensor([[0.0, -200.0]], dtype=dtype), torch.tensor([[0.0, -math.inf]], dtype=dtype)
+    student = excluded.clone().requires_grad_()
+    value = kl_divergence(student, likely)
+    assert value.item() == math.inf
+    value.backward()
+    assert student.grad.tolist() == [[0.0, 0.0]]  # q - p, which rounds to zero
+    student = likely.clone().requires_grad_()
+    value = reversed_kl_divergence(student, excluded)
+    assert value.item() == math.inf
+    value.backward()
+    assert not student.grad.isfinite().any()
+    assert adaptive_alpha_divergence(excluded, likely).item() == math.inf
+    assert jensen_shannon_divergence(excluded, likely).item() == 0.0
+    assert kl_divergence(likely, excluded).item() == 0.0
+
+
+def test_the_gradient_of_an_infinite_divergence_is_the_difference_of_probabilities():
+    student = torch.tensor([WITHOUT_LAST], dtype=torch.float64, requires_grad=True)
+    teacher = torch.tensor([[0.5, 1.0, 0.0]], dtype=torch.float64)
+    kl_divergence(student, teacher).backward()
+    expected = torch.softmax(student.detach(), 1) - torch.softmax(teacher, 1)
+    assert student.grad[0].tolist() == pytest.approx(expected[0].tolist(), rel=1e-12)
+
+
+def test_nan_stays_nan():
+    broken, whole = torch.tensor([[math.nan, 0.0]]), torch.tensor([[0.0, 1.0]])
+    for divergence in ALL.values():
+        assert divergence(broken, whole).isnan() and divergence(whole, broken).isnan()

@@ -123,3 +123,9 @@ def test_pareto_front_errors() -> None:
         pareto_front([1.0], [1.0, 2.0])
     with pytest.raises(DataError, match="`values` is expected to be free of NaN, but got 1 NaN among 2 values"):
         pareto_front([1.0, 2.0], [float("nan"), 2.0])
+
+
+@pytest.mark.parametrize("value", [[0, 0], [0, 0, 1, 2]])
+def test_mutate_refuses_a_candidate_chosen_twice(value: list) -> None:
+    with pytest.raises(SpaceError, match=r"for label 'skip', but got \[0, 0.* and each candidate once"):
+        mutate({"skip": value}, {"skip": [0, 1, 2]}, 1.0, np.random.default_rng(0))

@@ -104,6 +104,37 @@ def test_bound_is_the_norm_of_the_loss_gradient_in_the_logits(soft: bool) -> Non
         assert z.grad is not None and torch.isclose(z.grad.norm(), value, atol=1e-6)
 
 
+def test_bound_of_ignored_examples_is_that_of_their_gradient() -> None:
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    targets = torch.tensor([2, -100, 0, -100])
+    nn.functional.cross_entropy(logits, targets, reduction="sum").backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(gradient_norm_bound(logits, targets), logits.grad.norm(dim=1))
+
+
+@pytest.mark.parametrize("label", [3, -1, -99])
+def test_labels_without_a_class_score_are_refused(label: int) -> None:
+    with pytest.raises(DataError, match=f"class indices from 0 to 2, or -100 for .* but got {label}. Give"):
+        gradient_norm_bound(torch.zeros(2, 3), torch.tensor([0, label]))
+
+
+@pytest.mark.parametrize("prior", [[0.0, 0.0], [math.inf, 1.0], [-1.0, 3.0]])
+def test_a_prior_that_is_no_distribution_is_refused(prior: list[float]) -> None:
+    for smoothing in (0.0, 0.5):
+        with pytest.raises(ConfigurationError, match="`prior` is expected to hold finite probabilities that"):
+            smoothed_distribution([1.0, 2.0], smoothing, prior)
+
+
+def test_an_importance_weight_needs_a_prior_for_each_probability() -> None:
+    with pytest.raises(DataError, match="same length, but got 2 and 1"):
+        importance_weight([0.5, 0.25], [0.25])
+
+
+def test_an_unknown_average_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"`kind` is expected to be one of .* but got 'median'"):
+        NormAverage(2, "median")  # type: ignore[arg-type]
+
+
 def test_bound_of_half_precision_and_its_refusals() -> None:
     logits = torch.tensor([[100.0, 0.0], [0.0, 100.0]], dtype=torch.float16, requires_grad=True)
     bound = gradient_norm_bound(logits, torch.tensor([0, 0]))
@@ -178,3 +209,31 @@ def test_tangent_kernel_equals_products_of_explicit_gradients() -> None:
     assert trainability(torch.tensor([[1.0, 1.0], [1.0, 1.0]])).condition > 1e10
     with pytest.raises(DataError, match="weights that the output depends on"):
         neural_tangent_kernel(lambda x: x, [unused], inputs)
+
+
+def test_tangent_kernel_of_close_inputs_is_computed_in_double() -> None:
+    # One weight of two rows: the gradients are the inputs. x and x + d: condition about 4 |x|^4 / |x ^ d|^2.
+    layer = nn.Linear(2, 1, bias=False).double()
+    inputs = torch.tensor([[3.0, 4.0], [3.0, 4.0 + 1e-4]], dtype=torch.float64)
+    kernel = neural_tangent_kernel(layer, [layer.weight], inputs)
+    area = 3.0 * 1e-4  # of the parallelogram
+    assert trainability(kernel).condition == pytest.approx(4 * 5.0**4 / area**2, rel=1e-3)
+
+
+def test_tangent_kernel_counts_neither_frozen_nor_unused_weights() -> None:
+    layer, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    layer.bias.requires_grad_(False)
+    inputs = torch.tensor([[1.0, 0.0], [1.0, 2.0]])
+    weights = [*layer.parameters(), *other.parameters()]
+    assert neural_tangent_kernel(layer, weights, inputs).tolist() == [[1.0, 1.0], [1.0, 5.0]]
+    for useless in ([layer.bias], list(other.parameters()), []):
+        with pytest.raises(DataError, match="weights that the output depends on"):
+            neural_tangent_kernel(layer, useless, inputs)
+
+
+def test_tangent_kernel_where_examples_use_different_weights() -> None:
+    weights = [nn.Parameter(torch.tensor([2.0])) for _ in range(2)]
+    kernel = neural_tangent_kernel(
+        lambda x: torch.stack([x[0] * weights[0], x[1] * weights[1]]), weights, torch.tensor([[3.0], [4.0]])
+    )
+    assert kernel.tolist() == [[9.0, 0.0], [0.0, 16.0]]

@@ -146,6 +146,12 @@ def test_removal_curve_removes_the_worst_predicted_first() -> None:
         ours.removal_curve(predicted, [1.0, 2.0, 3.0, math.nan])
 
 
+def test_what_is_not_selected_does_not_count_even_if_it_is_infinite() -> None:
+    assert ours.top_mean([3, 2, 1], [90.0, 80.0, -math.inf], 2) == 85.0
+    assert ours.top_mean([3, 2, 1], [90.0, 80.0, -math.inf], 3) == -math.inf
+    assert math.isnan(ours.improvement([3, 2, 1], [90.0, 80.0, -math.inf], 2))  # of an infinite mean
+
+
 def test_improvement_ends() -> None:
     actual = [50.0, 60.0, 70.0, 100.0]
     assert ours.improvement(actual, actual, 1) == 1.0
@@ -324,3 +330,9 @@ def test_nas_bench_201_reference_values(data_dir: Path) -> None:
     assert round(ours.kendall_tau(supernet, test), 3) == 0.484
     assert round(ours.kendall_tau_top(valid, test), 3) == 0.514
     assert round(ours.kendall_tau_top(flops, test), 3) == 0.079
+
+
+@pytest.mark.parametrize("over", ["subnets", "both"])
+def test_bootstrap_refuses_rows_of_different_lengths(over: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"but got rows of different lengths\. Give every seed's"):
+        ours.bootstrap_interval([[1, 2, 3], [1, 2]], [1, 2, 3], ours.kendall_tau, n=2, over=over)

@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.errors import ConfigurationError, DataError
 from nni_supernet_ext.functional import (
     disagreement,
     disagreement_p_value,
@@ -98,3 +98,16 @@ def test_without_any_signal():
 def test_refusals(shape, groups):
     with pytest.raises(ConfigurationError, match="expected to be square, with at least 2 parts"):
         within_and_between(np.zeros(shape), groups)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused(value):
+    gram = np.eye(4)
+    gram[0, 1] = value
+    for function in (
+        lambda: within_and_between(gram, 2),
+        lambda: disagreement([np.eye(4), gram], 2),
+        lambda: disagreement_p_value([np.eye(4), gram], 2, np.random.default_rng(0)),
+    ):
+        with pytest.raises(DataError, match="`gram` is expected to be finite, but got NaN or inf"):
+            function()

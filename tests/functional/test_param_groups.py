@@ -49,3 +49,22 @@ def test_the_factory_survives_pickling():
 def test_negative_decay_is_refused():
     with pytest.raises(ConfigurationError, match="`weight_decay` is expected to be a number of at least 0"):
         decay_groups(model().parameters(), -1.0)
+
+
+def test_decay_among_the_fixed_settings_is_refused():
+    with pytest.raises(ConfigurationError, match=r"but got 0.0005. Give it to the evaluator \(`Classification"):
+        weights_only_decay(torch.optim.SGD, momentum=0.9, weight_decay=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "found"),
+    [
+        (lambda net: [{"params": net.parameters(), "lr": 0.1}], "dict"),
+        (lambda net: net.named_parameters(), "tuple"),
+    ],
+)
+def test_groups_and_named_parameters_are_refused(parameters, found):
+    with pytest.raises(
+        ConfigurationError, match=f"`parameters` is expected to hold tensors, but got a {found}. Giv"
+    ):
+        decay_groups(parameters(model()), 1e-5)

@@ -13,6 +13,7 @@ from torch import nn
 
 from nni_supernet_ext.errors import DataError
 from nni_supernet_ext.functional import grad_norm, naswot, snip, synflow
+from nni_supernet_ext.spaces import nasbench201_network
 
 
 def network() -> nn.Sequential:
@@ -138,3 +139,52 @@ def test_another_loss() -> None:
     layer.weight.data.fill_(3.0)
     squared = partial(nn.functional.mse_loss)
     assert grad_norm(layer, torch.tensor([[2.0]]), torch.tensor([[1.0]]), squared) == pytest.approx(2 * 5 * 2)
+
+
+@pytest.mark.parametrize("track", [True, False])
+def test_synflow_passes_by_batch_norm_of_one_value_per_channel(track: bool) -> None:
+    norm = nn.BatchNorm1d(2, track_running_stats=track)
+    net = nn.Sequential(nn.Linear(1, 2, bias=False), norm, nn.Linear(2, 1, bias=False))
+    net[0].weight.data = torch.tensor([[1.0], [-2.0]])
+    net[2].weight.data = torch.tensor([[3.0, 4.0]])
+    # R = 1 * 3 + 2 * 4, once for each of both layers.
+    assert synflow(net, torch.zeros(4, 1)) == pytest.approx(22.0)
+    assert "forward" not in vars(norm)
+
+
+def test_synflow_of_a_network_without_running_statistics() -> None:
+    arch = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|"
+    net = nasbench201_network(arch, channels=2, cells_per_stage=1, affine=False, track_running_stats=False)
+    assert synflow(net.double(), torch.zeros(1, 3, 4, 4).double()) > 0
+
+
+def test_synflow_of_batch_norm_called_by_keyword_and_wrapped() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm = nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(input=self.layer(x))
+
+    net = Net()
+    net.layer.weight.data.fill_(-3.0)
+    wrapper = net.norm.forward = partial(nn.BatchNorm1d.forward, net.norm)
+    assert synflow(net, torch.zeros(4, 1)) == pytest.approx(3.0)
+    assert vars(net.norm)["forward"] is wrapper
+    with pytest.raises(RuntimeError):
+        synflow(net, torch.zeros(4, 7))
+    assert vars(net.norm)["forward"] is wrapper and net.norm.training
+
+
+def test_products_that_half_precision_cannot_hold() -> None:
+    layer = nn.Linear(4, 2, bias=False).half()
+    layer.weight.data.fill_(1e-4)
+    inputs = torch.full((1, 4), 1e-4, dtype=torch.float16)
+    one = layer.weight[0, 0].item() * inputs[0, 0].item()
+    assert snip(layer, inputs, inputs, lambda out, _: out.float().sum()) == pytest.approx(8 * one, rel=1e-6)
+    layer.weight.data.fill_(6e-8)
+    small = nn.Sequential(layer, nn.Linear(2, 1, bias=False).half())
+    small[1].weight.data.fill_(1e-3)
+    flow = 8 * layer.weight[0, 0].item() * small[1].weight[0, 0].item()  # 0 in half precision
+    assert synflow(small, inputs) == pytest.approx(2 * flow, rel=0.01)

@@ -268,6 +268,8 @@ def test_the_first_largest_teaches_a_second_one(tmp_path):
         ({"beta": 1.5}, r"`beta` is expected to be in \[0, 1\], but got 1.5"),
         ({"beta": -0.1}, "`beta` is expected"),
         ({"divergence": "hellinger"}, "`divergence` is expected to be one of"),
+        ({"divergence": ["kl"]}, "`divergence` is expected to be one of"),
+        ({"select": "logits"}, "`select` is expected to be a function of the model's output or None, but got 'log"),
     ],
 )
 def test_bad_arguments_are_refused(tmp_path, arguments, match):

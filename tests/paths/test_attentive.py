@@ -99,6 +99,24 @@ def test_a_predictor_picks_without_a_forward_pass(pick, wanted):
         assert picked == wanted(candidates, key=lambda s: s["w0"] * 10 + s["w1"])
 
 
+@pytest.mark.parametrize(("pick", "wanted"), [("best", max), ("worst", min)])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
+def test_a_prediction_that_is_not_finite_is_not_picked(pick, wanted, broken):
+    def predict(sample):
+        return broken if sample["w0"] > 2 else float(sample["w1"])
+
+    sampler, _ = prepared(pick=pick, n_candidates=5, n_bins=1, predictor=predict)
+    rng, twin = np.random.default_rng(6), np.random.default_rng(6)
+    compared = 0
+    for _ in range(20):
+        finite = [candidate for candidate in sampler._candidates(twin) if candidate["w0"] <= 2]
+        picked = sampler.draws(rng, None)[0].sample
+        if finite:
+            assert picked == wanted(finite, key=predict)
+            compared += 1
+    assert compared > 10
+
+
 class Watch(SupernetCallback):
     def __init__(self):
         self.batches = []

@@ -69,8 +69,9 @@ def test_power_zero_draws_what_uniform_sampling_draws() -> None:
 
 
 def test_bad_arguments_are_refused() -> None:
-    problems = list(ComplexityPathSampler(power=float("nan")).problems(FakePlan()))
-    assert len(problems) == 1 and "`power` is expected to be a finite number" in problems[0]
+    for power in (float("nan"), "1", None):
+        problems = list(ComplexityPathSampler(power=power).problems(FakePlan()))
+        assert len(problems) == 1 and "`power` is expected to be a finite number" in problems[0]
     with pytest.raises(ConfigurationError, match="positive and finite for every subnet"):
         ComplexityPathSampler(lambda sample: 0.0).prepare(FakePlan())
 

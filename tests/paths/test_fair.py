@@ -231,6 +231,10 @@ def test_constraints_that_exclude_every_fair_step_are_reported() -> None:
         (FairPathSampler(fixed="none"), ToyCellSpace, "`fixed` is expected to be the label of a choice"),
         (FairPathSampler(fixed="size1"), Unequal, "choice with at least two candidates, but got 'size1'"),
         (FairPathSampler(max_draws=11), Unequal, "`max_draws` is expected to admit .* got 11 below 12"),
+        (FairPathSampler(max_draws=None), Unequal, "`max_draws` is expected to be a number .* but got None"),
+        (FairPathSampler(max_draws="8"), Unequal, "`max_draws` is expected to be a number .* but got '8'"),
+        (FairPathSampler(max_draws=float("nan")), Unequal, "`max_draws` is expected to be a number"),
+        (FairPathSampler(fixed=["size2"]), Unequal, "`fixed` is expected to be the label of a choice"),
         (FairPathSampler(), Weighted, "equal prior weights for FairPathSampler, but got 'op'"),
     ],
 )

@@ -14,7 +14,13 @@ from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
 from nni_supernet_ext.core import Draw, Extremes, PathSampler, StepState, SupernetCallback
 from nni_supernet_ext.data import ImportanceDataSampler
 from nni_supernet_ext.errors import CheckpointError, ConfigurationError
-from nni_supernet_ext.paths import GradualPathSampler, ImportancePathSampler, SandwichSampler, UniformPathSampler
+from nni_supernet_ext.paths import (
+    FairPathSampler,
+    GradualPathSampler,
+    ImportancePathSampler,
+    SandwichSampler,
+    UniformPathSampler,
+)
 from nni_supernet_ext.testing import MethodCase, toy_supernet, train
 
 CASE = MethodCase("SandwichSampler", dict)
@@ -214,6 +220,17 @@ def test_a_function_monotone_in_every_choice_has_its_ends_found_in_a_large_space
         sampler.prepare(plan)
     assert set(sampler.extremes.largest.values()) == {3} and set(sampler.extremes.smallest.values()) == {1}
     assert not sampler.extremes.exact and "not proven" in caplog.text
+
+
+@pytest.mark.parametrize("base", [FairPathSampler, "uniform"])
+def test_a_base_that_is_no_sampler_is_refused(base):
+    with pytest.raises(ConfigurationError, match=r"`base` is expected to be a path sampler .* Give an instance"):
+        SandwichSampler(base)
+
+
+def test_a_predicate_that_is_no_function_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"`accept` is expected to be a function of the sample .* got 3"):
+        run(tmp_path, SandwichSampler(UniformPathSampler(accept=3)))
 
 
 def test_ends_that_random_subnets_exceed_are_refused():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.errors import ConfigurationError, DataError
 from nni_supernet_ext.plots import plot_accuracy_boxes, plot_costs
 
 
@@ -46,3 +46,7 @@ def test_wrong_numbers_are_refused():
         plot_costs({"m": []})
     with pytest.raises(ConfigurationError, match="none for any"):
         plot_costs({})
+    with pytest.raises(DataError, match="`accuracies` is expected to be free of NaN, but got 1 NaN among 2"):
+        plot_accuracy_boxes({"m": [1.0, 2.0]}, {"m": [0.5, float("nan")]})
+    with pytest.raises(DataError, match="`costs` is expected to be free of NaN"):
+        plot_accuracy_boxes({"m": [1.0, float("nan")]}, {"m": [0.5, 0.6]})

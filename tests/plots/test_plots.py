@@ -97,6 +97,13 @@ def test_labels_that_name_no_edge_are_refused() -> None:
         plot_cell({"2_1": "conv"})
 
 
+def test_cells_are_drawn_one_at_a_time() -> None:
+    with pytest.raises(SpaceError, match="one cell once, but got 'normal/0_1' and 'reduce/0_1'"):
+        plot_cell({"normal/0_1": "skip_connect", "reduce/0_1": "none"})
+    with pytest.raises(SpaceError, match="at least one edge, but got none"):
+        plot_cell({})
+
+
 def test_figures_can_be_saved_and_pyplot_stays_out(tmp_path: Path) -> None:
     loaded = "matplotlib.pyplot" in sys.modules
     for number, figure in enumerate(

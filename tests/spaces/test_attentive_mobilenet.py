@@ -12,6 +12,7 @@ from torch import nn
 from nni_supernet_ext.callbacks import LargestSubnetRegularization
 from nni_supernet_ext.core import find_extremes
 from nni_supernet_ext.core.flop_count import _run
+from nni_supernet_ext.errors import SpaceError
 from nni_supernet_ext.objectives import InplaceDistillation
 from nni_supernet_ext.paths import SandwichSampler
 from nni_supernet_ext.spaces import (
@@ -59,6 +60,34 @@ def test_the_arithmetic_equals_the_counter():
     for _ in range(10):
         sample = cifar().domain.random(rng)
         assert small(sample) == _run(cifar(), sample, torch.zeros(1, 3, 32, 32))
+
+
+def test_flops_of_another_space_are_refused():
+    flops, sample = attentive_mobilenet_flops(), ends(imagenet())[0]
+    with pytest.raises(SpaceError, match=r"got nothing for \['width_1', .*, 'stem', 'head', 'resolution'\]\. Desc"):
+        flops({})
+    with pytest.raises(SpaceError, match=r"nothing for \['depth_5'\] and \{'width_1': 8, .*which it does not have"):
+        flops({label: value for label, value in {**sample, **ends(cifar())[0]}.items() if label != "depth_5"})
+    with pytest.raises(SpaceError, match=r"but got \{'width_8': 16\}, which it does not have"):
+        flops({**sample, "width_8": 16})
+    fixed = {label: value for label, value in sample.items() if label not in ("stem", "head", "resolution")}
+    assert attentive_mobilenet_flops(stem_width=16, head_width=1792, resolution=192)(fixed) == flops(sample)
+
+
+@pytest.mark.parametrize("depths", [(1, 3), (2, 2), ()])
+def test_depths_that_are_not_consecutive_are_refused(depths):
+    with pytest.raises(SpaceError, match="`depths` is expected to hold consecutive numbers, but got"):
+        Stage((8,), depths, (1,), 1)
+
+
+@pytest.mark.parametrize("widths", [(8,), (8, 16)])
+def test_few_channels_are_squeezed_to_at_least_one(widths):
+    stages = (Stage(widths, (1, 2), (1,), 1, squeeze=True, kernels=(3,)),)
+    supernet = toy_supernet(AttentiveMobileNet(stages, (8,), (32,), (16,), n_classes=10))
+    flops = attentive_mobilenet_flops(stages, 8, 32, 16, n_classes=10)
+    for sample in ends(supernet):
+        assert supernet.extract(sample)(torch.zeros(2, 3, 16, 16)).shape == (2, 10)
+        assert flops(sample) == _run(supernet, sample, torch.zeros(1, 3, 16, 16))
 
 
 def test_the_ends_by_flops_are_all_smallest_and_all_largest_candidates():

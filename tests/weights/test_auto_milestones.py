@@ -252,6 +252,26 @@ def test_what_disagrees_is_split_and_what_agrees_is_not(tmp_path, settings):
     assert [t["iteration"] for t in store.tests if t["label"] == "alike"] == [36, 66, 96]
 
 
+def decided(*grams):
+    """Decide from given inner products of two groups' gradients, in two parts each."""
+    milestones = AutoMilestones()
+    trainer = SimpleNamespace(world_size=1)
+    milestones._plan = SimpleNamespace(seed=0, trainer=trainer)
+    milestones._groups = {"b": 2}
+    milestones._parts = SimpleNamespace(grams=lambda label, least: [torch.from_numpy(gram) for gram in grams])
+    return milestones._decide("b", 10, last=False), milestones.tests[0]["p_value"]
+
+
+def test_what_is_not_finite_is_no_evidence_for_a_split():
+    # Opposite directions: of 70 deals of 8 parts to two groups only the observed one, twice, is as extreme.
+    apart = np.outer(signs := np.repeat([1.0, -1.0], 4), signs)
+    broken = np.full((8, 8), np.nan)
+    assert decided(*[apart] * 3)[0]
+    split, p_value = decided(broken)
+    assert not split and p_value == 1.0
+    assert decided(broken, *[apart] * 3) == decided(*[apart] * 3)
+
+
 def test_nothing_changes_before_a_split(tmp_path):
     def weights(store):
         settings = {"weights": store, "gradient_clip_val": 1.0, "paths": SandwichSampler()}
