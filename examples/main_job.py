@@ -5,6 +5,7 @@ Everything is written into one folder. The same command, given again, goes on wh
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -92,7 +93,7 @@ def run(job: Job, splits: Splits, out: Path) -> list[Result]:
     started = time.perf_counter()
     _quieten()
     out = out.resolve()
-    _claim(out, job)
+    _claim(out, job, splits)
     with _stage(1, f"Train the supernet: {job.supernet_epochs} epochs of SPOS + CaLR + MS"):
         space, history = train_supernet(job, splits, out)
     with _stage(2, f"Search: up to {job.population * (job.cycles + 1)} subnets, ranked by {METRIC}"):
@@ -294,13 +295,25 @@ def _save(content: dict[str, Any], path: Path) -> None:
     os.replace(unfinished, path)
 
 
-def _claim(out: Path, job: Job) -> None:
-    """Remember the job in its folder, and refuse a folder that holds another one."""
+def _claim(out: Path, job: Job, splits: Splits) -> None:
+    """Remember the job and its images in the folder, and refuse a folder that holds another one."""
     out.mkdir(parents=True, exist_ok=True)
-    path, settings = out / "job.json", json.dumps(asdict(job), indent=2) + "\n"
+    path, settings = out / "job.json", json.dumps({**asdict(job), "images": _digest(splits)}, indent=2) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") != settings:
-        raise SystemExit(f"{out} holds a run with other settings (see job.json). Give another --out, or delete it.")
+        raise SystemExit(
+            f"{out} holds a run with other settings or images (see job.json). Give another --out, or delete it."
+        )
     path.write_text(settings, encoding="utf-8")
+
+
+def _digest(splits: Splits) -> str:
+    """Return the SHA-256 of all images and labels."""
+    digest = hashlib.sha256()
+    for pictures in (splits.train, splits.validation, splits.test):
+        for tensor in (pictures.images, pictures.labels):
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _quieten() -> None:

@@ -19,7 +19,7 @@ search = SupernetEvolution(
     population=4 if smoke else 50,
     cycles=1 if smoke else 10,
     recalibrate_batches=0,
-    journal=strategy.base.checkpoint_dir / "search.jsonl",
+    journal=strategy.checkpoint_dir / "search.jsonl",
     progress=False,
 )
 NasExperiment(strategy.trained.model, evaluator(epochs), search).run()

@@ -118,7 +118,7 @@ class WeightStore(Component):
             supernet: The supernet whose weights the store chooses from.
 
         Returns:
-            The text; empty (default) where the store cannot tell.
+            The text; empty (default) where the store cannot tell: then a journal does not notice other weights.
         """
         return ""
 

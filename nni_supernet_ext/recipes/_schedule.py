@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from nni_supernet_ext.callbacks import ComplexityAwareLR
 from nni_supernet_ext.callbacks.cosine_lr import CosineLR
 from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.recipes._linear_lr import LinearLR
 
 
 def scheduled(schedule: str | None, settings: dict[str, Any]) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def scheduled(schedule: str | None, settings: dict[str, Any]) -> dict[str, Any]:
         )
     own: list[Any] = []
     if schedule == "linear":
-        own.append(ComplexityAwareLR(gamma_max=1.0))  # every exponent is 1: linear for all subnets
+        own.append(LinearLR())
     elif schedule == "cosine":
         own.append(CosineLR())
     return {**settings, "callbacks": [*own, *settings.get("callbacks", [])]}

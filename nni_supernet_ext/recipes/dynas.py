@@ -42,7 +42,7 @@ def dynas(
         0.9, constant learning rate 0.025, weight decay 5e-4, batches of 64 images, 250 epochs.
 
     Raises:
-        ConfigurationError: Unknown baseline, or ``'fairnas'`` without ``by``.
+        ConfigurationError: Unknown baseline, ``'fairnas'`` without ``by``, or ``split`` without ``'few_shot'``.
 
     Example:
         >>> strategy = dynas('fairnas', by='op')
@@ -62,6 +62,11 @@ def dynas(
         raise ConfigurationError(
             "Argument `by` is expected to be the label of a choice for 'fairnas', but got None. Name the choice "
             "that is held fixed within each step and has a momentum for each candidate."
+        )
+    if baseline != "few_shot" and split is not None:
+        raise ConfigurationError(
+            f"Argument `split` is expected to be None for {baseline!r}, which trains one supernet, but got "
+            f"{split!r}. Leave it out, or use the baseline 'few_shot'."
         )
     own = [ComplexityAwareLR(complexity, gamma_max), MomentumSeparation(by)]
     arguments = {"gradient_clip_val": 5.0, **settings, "callbacks": [*own, *settings.get("callbacks", [])]}

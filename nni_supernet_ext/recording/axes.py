@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nni.mutable import Categorical, CategoricalMultiple
@@ -94,18 +94,35 @@ def sample_from_parameters(parameters: Mapping[str, Any], domain: Domain) -> dic
         if options is None:
             sample[label] = given
         elif label in domain.candidates:
-            # Exported tables may have turned a number into text.
-            known = {str(_value(option)): option for option in options}
-            sample[label] = known.get(str(given), given)
+            sample[label] = _candidate(given, options)
         else:
-            known = {str(_value(option)): option for option in options}
-            sample[label] = [known.get(part, part) for part in str(given).split(",") if part]
+            sample[label] = [_candidate(part, options) for part in str(given).split(",") if part]
     domain.validate(sample, "parameters")
     return sample
 
 
 def _choice(values: list[Any]) -> dict[str, Any]:
     return {"_type": "choice", "_value": values}
+
+
+def _candidate(given: Any, options: Iterable[Any]) -> Any:
+    """Return the candidate that a parameter stands for: exported tables turn numbers into text, 0.0 into ``0``."""
+    text, known = str(given), list(options)
+    for option in known:
+        if str(_value(option)) == text:
+            return option
+    number = _number(given)
+    for option in known:
+        if isinstance(option, (int, float)) and not isinstance(option, bool) and option == number:
+            return option
+    return given
+
+
+def _number(given: Any) -> float | None:
+    try:
+        return None if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        return None
 
 
 def _combinations(mutable: CategoricalMultiple) -> list[Any] | None:

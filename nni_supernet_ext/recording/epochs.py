@@ -16,36 +16,27 @@ Truth = Callable[[dict[str, Any]], float]
 
 
 class EpochReports(pl.Callback):
-    """Hand the metrics of every epoch over, once, before the epoch's checkpoint is written.
+    """Hand the metrics of every epoch over, once, at its end and before its checkpoint is written.
 
     Before and not after it: a run that is killed in between repeats the epoch when it is resumed, and a report
-    of an epoch that was reported before is dropped by its receiver; none is missing.
+    of an epoch that was reported before is dropped by its receiver; none is missing. An epoch without validation
+    repeats the values of the last one; epochs before the first validation have none, and are not reported.
 
     Args:
         sink: Receives the epoch, counted from 0, and its metrics: ``default``, all that validation logged, and
             ``train_loss``.
-        metric: The metric that becomes ``default``.
+        metric: The metric that becomes ``default``. Where it is not known, ``train_loss`` does.
         truth: Function from a sample to its benchmark accuracy; adds ``kendall_tau`` between it and ``metric``
             over the validated fixed subnets.
-        first: Number of the first epoch: a trial may hold several trainings. Default 0.
-
-    Attributes:
-        length: Epochs of the training, once it has begun.
     """
 
-    def __init__(self, sink: Sink, metric: str = "val_acc", truth: Truth | None = None, first: int = 0) -> None:
+    def __init__(self, sink: Sink, metric: str = "val_acc", truth: Truth | None = None) -> None:
         self.sink = sink
         self.metric = metric
         self.truth = truth
-        self.first = first
-        self.length = 0
-        self._reported: set[int] = set()
+        self._validated: dict[str, float] = {}
         self._sum: Any = 0.0
         self._batches = 0
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note how long the training will be."""
-        self.length = max(trainer.max_epochs or 0, 0)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the mean of the training loss."""
@@ -61,28 +52,30 @@ class EpochReports(pl.Callback):
             self._batches += 1
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report an epoch that ends with validation."""
-        if not trainer.sanity_checking and trainer.state.fn == "fit":
-            self._report(trainer, pl_module)
+        """Keep the values for epochs without validation."""
+        if not trainer.sanity_checking:
+            self._validated = _numbers(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the values of the last validation: a resumed training may begin with an epoch without."""
+        return {"validated": self._validated}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the values of the last validation."""
+        self._validated = dict(state_dict["validated"])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report an epoch that had no validation."""
-        if trainer.current_epoch not in self._reported and not trainer.enable_validation:
-            self._report(trainer, pl_module)
-
-    def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        epoch = trainer.current_epoch
-        if epoch in self._reported or trainer.global_rank:
+        """Report the epoch; Lightning calls what writes checkpoints after this."""
+        if trainer.global_rank or (trainer.enable_validation and not self._validated):
             return
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = {**self._validated, **_numbers(trainer)}
         if self._batches:
             metrics["train_loss"] = float(self._sum) / self._batches
-        default = metrics.get(self.metric, metrics.get("train_loss", 0.0))
         validation = getattr(pl_module, "validation", None)
         if self.truth is not None and validation is not None:
             metrics |= self._ranking(validation.subnets, metrics)
-        self._reported.add(epoch)
-        self.sink(self.first + epoch, {"default": default, **metrics})
+        default = metrics.get(self.metric, metrics.get("train_loss", 0.0))
+        self.sink(trainer.current_epoch, {"default": default, **metrics})
 
     def _ranking(self, subnets: Mapping[str, Sample], metrics: Mapping[str, float]) -> dict[str, float]:
         assert self.truth is not None
@@ -91,3 +84,7 @@ class EpochReports(pl.Callback):
             return {}
         predicted = [metrics[f"{self.metric}/{name}"] for name in names]
         return {"kendall_tau": kendall_tau(predicted, [self.truth(dict(subnets[name])) for name in names])}
+
+
+def _numbers(trainer: pl.Trainer) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}

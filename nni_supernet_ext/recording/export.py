@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nni_supernet_ext.core.domain import Domain
-from nni_supernet_ext.errors import DataError
+from nni_supernet_ext.errors import ConfigurationError, DataError
 from nni_supernet_ext.recording.axes import STAGE, STAGES, sample_from_parameters
+from nni_supernet_ext.recording.quality import quality
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,11 @@ def read_export(path: str | Path, domain: Domain, mode: str = "max") -> list[Exp
         mode: ``'max'`` or ``'min'``: which of two values of ``default`` is better.
 
     Returns:
-        The subnets; trials of other stages, such as the supernet's training, are left out.
+        The subnets; trials of other stages, such as the supernet's training, are left out. A metric that was not
+        finite is NaN, and worse than every number.
 
     Raises:
+        ConfigurationError: ``mode`` is neither.
         DataError: The file is not such an export.
         SpaceError: A subnet does not fit the space.
 
@@ -61,6 +65,11 @@ def read_export(path: str | Path, domain: Domain, mode: str = "max") -> list[Exp
         >>> best
         ExportedSubnet(sample={'width': 4, 'op': 'conv'}, metrics={'default': 0.5}, trial='a')
     """
+    if mode not in ("max", "min"):
+        raise ConfigurationError(
+            f"Argument `mode` is expected to be 'max' or 'min', but got {mode!r}. Use 'max' where larger values of "
+            "`default` are better."
+        )
     path = Path(path)
     try:
         rows = _read_csv(path) if path.suffix == ".csv" else _read_json(path)
@@ -74,7 +83,7 @@ def read_export(path: str | Path, domain: Domain, mode: str = "max") -> list[Exp
         for parameters, metrics, trial in rows
         if parameters.get(STAGE, STAGES[1]) == STAGES[1]
     ]
-    return sorted(subnets, key=lambda subnet: subnet.metrics["default"], reverse=mode == "max")
+    return sorted(subnets, key=lambda subnet: quality(subnet.metrics["default"], mode), reverse=True)
 
 
 Rows = list[tuple[dict[str, Any], dict[str, float], str]]
@@ -93,17 +102,19 @@ def _read_csv(path: Path) -> Rows:
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             trial, reward = row.pop("trialJobId"), row.pop("reward", None)
-            metrics = {"default": float(reward)} if reward else _numbers(row)
+            metrics = {"default": _number(reward or row.get("default"))}
             rows.append(({k: v for k, v in row.items() if v != ""}, metrics, trial))
     return rows
 
 
-def _numbers(row: dict[str, Any]) -> dict[str, float]:
-    return {"default": float(row["default"])}
-
-
 def _metrics(value: Any) -> dict[str, float]:
     """NNI exports metrics as JSON within JSON; a number stands for ``default``."""
-    while isinstance(value, str):
+    while isinstance(value, str) and value:
         value = json.loads(value)
-    return dict(value) if isinstance(value, dict) else {"default": float(value)}
+    metrics = value if isinstance(value, dict) else {"default": value}
+    return {"default": math.nan} | {name: _number(metric) for name, metric in metrics.items()}
+
+
+def _number(value: Any) -> float:
+    """JSON has no NaN: what was not finite was written as null or not at all."""
+    return math.nan if value is None or value == "" else float(value)

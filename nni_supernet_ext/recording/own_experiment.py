@@ -86,7 +86,7 @@ class OwnExperiment(Recording):
         self._page: Page | None = None
         self._handler: Any = None
 
-    def callbacks(self) -> list[pl.Callback]:
+    def callbacks(self, training: str = "") -> list[pl.Callback]:
         """Return the reporter of epochs."""
         assert self._trial is not None
         return [EpochReports(self._epoch, self._metric)]

@@ -29,8 +29,12 @@ class Recording:
         {'op': 'conv'}
     """
 
-    def callbacks(self) -> list[pl.Callback]:
-        """Return the Lightning callbacks that report a training's epochs."""
+    def callbacks(self, training: str = "") -> list[pl.Callback]:
+        """Return the Lightning callbacks that report a training's epochs.
+
+        Args:
+            training: Name of the training where there are several, the same after a resume.
+        """
         return []
 
     def subnet(self, sample: Sample, metrics: Mapping[str, Any]) -> None:

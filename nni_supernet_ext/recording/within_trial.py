@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytorch_lightning as pl
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.errors import SupernetError
 from nni_supernet_ext.recording.epochs import EpochReports, Sink, Truth
+from nni_supernet_ext.recording.quality import quality
 from nni_supernet_ext.recording.record import ExperimentRecord
 from nni_supernet_ext.recording.recording import Recording
 
@@ -23,35 +25,49 @@ class WithinTrial(Recording):
     """Report to the trial, and append subnets to the running experiment's own database.
 
     Args:
-        sink: Receives the epochs.
+        sink: Receives the epochs of all trainings, counted through.
         metric: The metric that becomes ``default``.
         truth: Benchmark accuracy of a sample, or None.
         experiment: Folder of the experiment whose search space asks for subnets, or None.
+        first: Function from a training's name to the number of its first epoch, the same after a resume.
 
     Attributes:
-        sign: 1 where a larger ``default`` is better (default), else -1.
+        mode: ``'max'`` where a larger ``default`` is better (default), else ``'min'``.
         best: Metrics of the best subnet so far.
     """
 
-    def __init__(self, sink: Sink, metric: str, truth: Truth | None, experiment: Path | None) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        metric: str,
+        truth: Truth | None,
+        experiment: Path | None,
+        first: Callable[[str], int] = lambda training: 0,
+    ) -> None:
         self._sink = sink
         self._metric = metric
         self._truth = truth
         self._experiment = experiment
         self._record: ExperimentRecord | None = None
-        self._trainings: list[EpochReports] = []
-        self.sign = 1
+        self._first = first
+        self._begun: Counter[str] = Counter()
+        self.mode = "max"
         self.best: dict[str, Any] | None = None
 
-    def callbacks(self) -> list[pl.Callback]:
+    def callbacks(self, training: str = "") -> list[pl.Callback]:
         """Return the reporter of epochs, which counts on from the trainings before it."""
-        first = sum(reports.length for reports in self._trainings)
-        self._trainings.append(EpochReports(self._sink, self._metric, self._truth, first))
-        return [self._trainings[-1]]
+        name = f"{training}#{self._begun[training]}"
+        self._begun[training] += 1
+
+        def sink(epoch: int, metrics: dict[str, float]) -> None:
+            self._sink(self._first(name) + epoch, metrics)
+
+        return [EpochReports(sink, self._metric, self._truth)]
 
     def subnet(self, sample: Sample, metrics: Mapping[str, Any]) -> None:
         """Add a subnet to the experiment, where it is wanted there."""
-        if self.best is None or self.sign * metrics["default"] > self.sign * self.best["default"]:
+        value = quality(metrics["default"], self.mode)
+        if self.best is None or value > quality(self.best["default"], self.mode):
             self.best = dict(metrics)
         if self._experiment is None:
             return

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nni_supernet_ext.core.domain import Domain
+from nni_supernet_ext.errors import ConstraintError
 from nni_supernet_ext.functional.evolution import crossover, mutate
 from nni_supernet_ext.strategies.budget import Budget
 from nni_supernet_ext.strategies.journal import sample_key
@@ -56,14 +57,32 @@ class Breeding:
 
         Returns:
             At most `population` architectures, fewer where no further ones were found: first those of crossover,
-            then mutations, then, to fill up, random ones.
+            then mutations, then, to fill up, random ones. Where random ones within the budget are too rare for a
+            first population, it is filled with mutations of those found, or of the smallest subnets.
+
+        Raises:
+            ConstraintError: There are no parents, and no architecture within the budget was found.
         """
         children: list[dict[str, Any]] = []
         if parents:
             self._fill(children, self.n_crossover, lambda: self._crossed(parents))
             self._fill(children, self.population, lambda: self._mutated(parents))
-        self._fill(children, self.population, lambda: self.budget.random(self.rng))
+        try:
+            self._fill(children, self.population, lambda: self.budget.random(self.rng))
+        except ConstraintError:
+            if not parents:
+                self._fill_from_the_smallest(children)
+            if not parents and not children:
+                raise
         return children
+
+    def _fill_from_the_smallest(self, children: list[dict[str, Any]]) -> None:
+        """Fill a first population for which random architectures are too rare."""
+        smallest = self.budget.smallest()
+        if smallest and not children:
+            self._fill(children, 1, lambda: smallest[0])
+        if children:
+            self._fill(children, self.population, lambda: self._mutated(children))
 
     def _fill(self, children: list[dict[str, Any]], target: int, make: Callable[[], dict[str, Any]]) -> None:
         """Add new architectures up to ``target``, giving up after many that are known or over budget."""

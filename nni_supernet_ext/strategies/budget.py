@@ -45,6 +45,7 @@ class Budget:
         if max_flops is not None and self._flops is not None:
             self._bounds.append(("max_flops", self._flops, max_flops))
         self._constraint = constraint
+        self._smallest: list[dict[str, Any]] = []
         for name, measure, bound in self._bounds:
             smallest = find_extremes(measure, self._domain)
             if smallest.minimum > bound:
@@ -52,6 +53,11 @@ class Budget:
                     f"Argument `{name}` is expected to admit the smallest subnet, which has "
                     f"{smallest.minimum:,.0f}, but got {bound:,.0f}. Raise it, or use a smaller space."
                 )
+            self._smallest.append(smallest.smallest)
+
+    def smallest(self) -> list[dict[str, Any]]:
+        """Return the smallest subnets by each bounded measure, as far as they keep all bounds."""
+        return [sample for sample in self._smallest if self.admits(sample)]
 
     def admits(self, sample: Sample) -> bool:
         """Tell whether a sample keeps every bound, the space's own constraints included."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from nni.nas.evaluator.pytorch import Lightning
 
+from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import ConfigurationError
 
 
@@ -28,9 +29,46 @@ def checked_evaluator(evaluator: Any) -> Lightning:
     return evaluator
 
 
-def loader_of(evaluator: Lightning, stage: str) -> Any:
-    """Return the evaluator's loader for ``'train'`` or ``'val'``, from its data module where it has one."""
-    if evaluator.datamodule is not None:
-        evaluator.datamodule.setup("fit")
-        return getattr(evaluator.datamodule, f"{stage}_dataloader")()
-    return getattr(evaluator, f"{stage}_dataloaders")
+class SearchData:
+    """The loaders of an evaluator; a data module is prepared and set up once, as a trainer would do it.
+
+    Args:
+        evaluator: The search's evaluator.
+    """
+
+    def __init__(self, evaluator: Lightning) -> None:
+        self._evaluator = evaluator
+        self._ready = False
+
+    def loader(self, stage: str) -> Any:
+        """Return the loader for ``'train'`` or ``'val'``, from the data module where there is one."""
+        module = self._evaluator.datamodule
+        if module is None:
+            return getattr(self._evaluator, f"{stage}_dataloaders")
+        if not self._ready:
+            module.prepare_data()
+            module.setup("fit")
+            self._ready = True
+        return getattr(module, f"{stage}_dataloader")()
+
+
+def calibration_of(data: SearchData, supernet: Supernet, batches: int) -> Any:
+    """Return the training loader for BN statistics, or None where none are estimated.
+
+    Args:
+        data: The search's data.
+        supernet: The supernet.
+        batches: The search's argument ``recalibrate_batches``.
+
+    Raises:
+        ConfigurationError: BN statistics are to be estimated, but there are no training data.
+    """
+    tracked = any(name.endswith("running_mean") for name, _ in supernet.model.named_buffers())
+    loader = data.loader("train") if batches and tracked else None
+    if batches and tracked and loader is None:
+        raise ConfigurationError(
+            "Argument `train_dataloaders` of the evaluator is expected to be a loader for the BN statistics of "
+            f"each subnet, but got None with `recalibrate_batches={batches}`. Give the evaluator training data, "
+            "or use `recalibrate_batches=0` for the statistics that the training left."
+        )
+    return loader

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.execution import TrainingServiceExecutionEngine
-from nni.nas.space import RawFormatModelSpace
+from nni.nas.space import ModelStatus, RawFormatModelSpace
 from nni.nas.strategy.base import Strategy
 from torch import nn
 from tqdm.auto import tqdm
@@ -23,18 +23,18 @@ from nni_supernet_ext.core.evaluation import SubnetEvaluator
 from nni_supernet_ext.core.loaders import detached_batches
 from nni_supernet_ext.core.slots import WeightStore
 from nni_supernet_ext.core.supernet import Supernet
-from nni_supernet_ext.errors import ConfigurationError, SpaceError
+from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.recording import Recording, open_recording
 from nni_supernet_ext.strategies.breeding import Breeding
 from nni_supernet_ext.strategies.budget import Budget
 from nni_supernet_ext.strategies.distributed import DistributedEvaluation
 from nni_supernet_ext.strategies.evaluated import EvaluatedSubnet
-from nni_supernet_ext.strategies.evaluation_data import checked_evaluator, loader_of
-from nni_supernet_ext.strategies.evolution_checks import argument_problems
+from nni_supernet_ext.strategies.evaluation_data import SearchData, calibration_of, checked_evaluator
+from nni_supernet_ext.strategies.evolution_checks import argument_problems, check_space
 from nni_supernet_ext.strategies.journal import Journal
 from nni_supernet_ext.strategies.quality import quality
 from nni_supernet_ext.strategies.subnet_batch import share_supernet
-from nni_supernet_ext.strategies.subnet_model import SubnetModel
+from nni_supernet_ext.strategies.subnet_model import SubnetModel, submit_model
 from nni_supernet_ext.weights.shared import SharedWeights
 
 _logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class SupernetEvolution(Strategy):
         limit_batches: Most validation batches per subnet; None uses all.
         weights: The training's weight store. Default shared weights.
         journal: File that remembers every evaluation: a killed search that is started again with the same
-            arguments repeats none.
+            arguments repeats none. Use another file for other data.
         seed: Seed of the search.
         record: Whether every evaluated subnet appears in NNI's own tools as a trial (default).
         progress: Whether to show a progress bar.
@@ -144,6 +144,7 @@ class SupernetEvolution(Strategy):
         self._models: list[SubnetModel] = []
         self._restored: dict[str, dict[str, float]] = {}
         self._distributed: DistributedEvaluation | None = None
+        self._stopped = False
         problems = argument_problems(self)
         if problems:
             raise ConfigurationError(problems)
@@ -158,24 +159,24 @@ class SupernetEvolution(Strategy):
             )
         self.supernet = Supernet(model_space.model_space)
         domain = self.supernet.domain
-        if len(domain.options) != len(domain.labels):
-            infinite = [label for label in domain.labels if label not in domain.options]
-            raise SpaceError(
-                f"Every choice is expected to have finitely many candidates for SupernetEvolution, but got "
-                f"{infinite} without. Use LayerChoice, InputChoice or nni.choice there."
-            )
+        check_space(domain)
         evaluator = checked_evaluator(model_space.evaluator)
+        data = SearchData(evaluator)
+        validation = data.loader("val")
+        settings = {
+            "calibration": calibration_of(data, self.supernet, self.recalibrate_batches),
+            "recalibrate_batches": self.recalibrate_batches,
+            "limit_batches": self.limit_batches,
+            "seed": self.seed,
+            "activate": self.weights.activate,
+        }
         # Lightning brings a trained model back to the CPU; the search runs where the trainer would.
         self._home = next(self.supernet.model.parameters()).device
         self._evaluate = SubnetEvaluator(
             self.supernet,
             evaluator.module,
-            loader_of(evaluator, "val"),
-            calibration=loader_of(evaluator, "train"),
-            recalibrate_batches=self.recalibrate_batches,
-            limit_batches=self.limit_batches,
-            seed=self.seed,
-            activate=self.weights.activate,
+            validation,
+            **settings,
             device=evaluator.trainer.strategy.root_device,
         )
         self._budget = Budget(
@@ -183,7 +184,7 @@ class SupernetEvolution(Strategy):
             max_parameters=self.max_parameters,
             max_flops=self.max_flops,
             constraint=self.constraint,
-            inputs=self._example(evaluator) if self.count_flops or self.max_flops is not None else None,
+            inputs=self._example(evaluator, validation) if self.count_flops or self.max_flops else None,
         )
         identity = {
             "choices": [repr(m) for m in domain.mutables.values()],
@@ -193,7 +194,8 @@ class SupernetEvolution(Strategy):
             "weights": self.weights.digest(self.supernet) if self.journal is not None else "",
         }
         self._journal = Journal(self.journal, identity)
-        self._distributed = self._share(evaluator, engine) if _is_distributed(engine) else None
+        if isinstance(engine, TrainingServiceExecutionEngine):
+            self._distributed = self._share(engine, evaluator.module, validation, settings)
         return model_space
 
     def _run(self) -> None:
@@ -222,19 +224,28 @@ class SupernetEvolution(Strategy):
         with tqdm(total=total, desc="search", disable=not self.progress, unit="subnet") as bar:
             for cycle in range(self.cycles + 1):
                 children = breeding.children(self._parents())
-                if self._distributed is not None:
-                    unknown = [sample for sample in children if self._journal.get(sample) is None]
-                    self._distributed.evaluate(unknown, self._journal.add)
-                for sample in children:
-                    if not self.engine.budget_available():
-                        _logger.info("The experiment's budget is used up; the search stops.")
-                        return
+                for sample in self._affordable(children):
                     self._submit(sample, recording)
                     bar.update()
-                bar.set_postfix(best=f"{self.best.metrics[self.metric]:.4f}")
+                if self.history:
+                    bar.set_postfix(best=f"{self.best.metrics[self.metric]:.4f}")
+                if self._stopped:
+                    _logger.info("The experiment's budget is used up; the search stops.")
+                    return
                 if len(children) < self.population:
                     _logger.info("No architecture is left to evaluate; the search stops after cycle %d.", cycle)
                     return
+
+    def _affordable(self, children: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield architectures up to the first one that is not known and exceeds the experiment's budget."""
+        unknown = [sample for sample in children if self._journal.get(sample) is None]
+        if self._distributed is not None and unknown and self.engine.budget_available():
+            self._distributed.evaluate(unknown, self._journal.add)
+        for sample in children:
+            self._stopped = self._journal.get(sample) is None and not self.engine.budget_available()
+            if self._stopped:
+                return
+            yield sample
 
     def _cleanup(self) -> None:
         self.supernet.model.to(self._home)
@@ -286,10 +297,15 @@ class SupernetEvolution(Strategy):
     def _submit(self, sample: dict[str, Any], recording: Recording) -> None:
         sign = 1 if self.mode == "max" else -1
         model = SubnetModel(self.supernet, sample, self._measure, self.metric, sign, self.weights.activate)
-        if self._distributed is None:
-            self.engine.submit_models(model)
+        known = self._journal.get(sample)
+        if known is not None:
+            model.take(known)
         else:
-            model.take(self._measure(sample))
+            submit_model(self.engine, model)
+        if model.status == ModelStatus.Failed:
+            model.check_metric()  # A metric that nothing logs is a mistake, not the subnet's failure.
+            _logger.warning("The subnet %r failed; the search goes on without it.", model)
+            return
         self._models.append(model)
         parameters, flops = self._budget.costs(sample)
         self.history.append(EvaluatedSubnet(sample, model.results, parameters, flops))
@@ -297,43 +313,27 @@ class SupernetEvolution(Strategy):
         recording.subnet(sample, {"default": model.results[self.metric], **model.results, **costs})
 
     def _measure(self, sample: dict[str, Any]) -> dict[str, float]:
-        known = self._journal.get(sample)
-        if known is None:
-            known = self._evaluate.evaluate(sample)
-            if self.metric not in known:
-                raise ConfigurationError(
-                    f"Argument `metric` is expected to be logged by the evaluator's `validation_step`, but got "
-                    f"{self.metric!r}. It logs {sorted(known)}."
-                )
-            self._journal.add(sample, known)
-        return known
+        found = self._evaluate.evaluate(sample)
+        self._journal.add(sample, found)
+        return found
 
-    def _share(self, evaluator: Lightning, engine: Any) -> DistributedEvaluation:
+    def _share(
+        self, engine: TrainingServiceExecutionEngine, module: Any, validation: Any, settings: dict[str, Any]
+    ) -> DistributedEvaluation:
         """Write the supernet where the trials of NNI's training service find it."""
         running = running_experiment()
         folder = self.shared_folder
         if folder is None:
             assert running is not None  # Only an experiment makes such an engine.
             folder = running.working_directory.expanduser().absolute() / running.id
-        settings = {
-            "calibration": loader_of(evaluator, "train"),
-            "recalibrate_batches": self.recalibrate_batches,
-            "limit_batches": self.limit_batches,
-            "seed": self.seed,
-            "activate": self.weights.activate,
-        }
         path = folder / "shared_supernet.pkl"
-        share_supernet(path, self.supernet, evaluator.module, loader_of(evaluator, "val"), settings)
+        share_supernet(path, self.supernet, module, validation, settings)
         sign = 1 if self.mode == "max" else -1
         return DistributedEvaluation(engine, path, self.subnets_per_trial, self.metric, sign)
 
     def _value(self, model: SubnetModel) -> float:
         return quality(model.results[self.metric], self.mode)
 
-    def _example(self, evaluator: Lightning) -> Any:
-        batch = next(detached_batches(loader_of(evaluator, "val"), 1, self.seed))
+    def _example(self, evaluator: Lightning, validation: Any) -> Any:
+        batch = next(detached_batches(validation, 1, self.seed))
         return example_inputs(evaluator.module, batch, self.supernet.model)
-
-
-def _is_distributed(engine: Any) -> bool:
-    return isinstance(engine, TrainingServiceExecutionEngine)

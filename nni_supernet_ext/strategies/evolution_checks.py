@@ -6,6 +6,10 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
+from nni_supernet_ext.core.domain import Domain
+from nni_supernet_ext.core.slots import WeightStore
+from nni_supernet_ext.errors import SpaceError
+
 
 def argument_problems(search: Any) -> list[str]:
     """Return a message for each argument that is out of range.
@@ -16,11 +20,31 @@ def argument_problems(search: Any) -> list[str]:
     Returns:
         The messages, none where all is well.
     """
-    return [
+    problems = [
         f"Argument `{name}` is expected to be {expected}, but got {getattr(search, name)!r}. Correct it."
         for name, (good, expected) in _RULES.items()
         if not good(getattr(search, name))
     ]
+    if not isinstance(search.weights, WeightStore):
+        problems.append(
+            f"Argument `weights` is expected to be a WeightStore, but got {type(search.weights).__name__}. Give "
+            "the `weights` of the strategy that trained the supernet."
+        )
+    return problems
+
+
+def check_space(domain: Domain) -> None:
+    """Refuse a space that evolution cannot search.
+
+    Raises:
+        SpaceError: A choice has no finite candidates.
+    """
+    if len(domain.options) != len(domain.labels):
+        infinite = [label for label in domain.labels if label not in domain.options]
+        raise SpaceError(
+            f"Every choice is expected to have finitely many candidates for SupernetEvolution, but got "
+            f"{infinite} without. Use LayerChoice, InputChoice or nni.choice there."
+        )
 
 
 def _is_count(value: Any, least: int = 1) -> bool:
@@ -46,6 +70,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_flops": _BOUND,
     "mutation_probability": (lambda value: _is_number(value) and 0 < value <= 1, "in (0, 1]"),
     "crossover_share": (lambda value: _is_number(value) and 0 <= value <= 1, "in [0, 1]"),
+    "constraint": (lambda value: value is None or callable(value), "a function of the sample or None"),
     "metric": (lambda value: isinstance(value, str), "the name of a logged metric"),
     "mode": (lambda value: value in ("max", "min"), "'max' or 'min'"),
 }

@@ -17,7 +17,12 @@ from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.host import check_evaluator
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import ConfigurationError
-from nni_supernet_ext.strategies.few_shot_checks import argument_problems, split_problems
+from nni_supernet_ext.strategies.few_shot_checks import (
+    argument_problems,
+    evaluator_problems,
+    only_problems,
+    split_problems,
+)
 from nni_supernet_ext.strategies.part_training import PartTraining
 from nni_supernet_ext.strategies.quality import usual_quality
 from nni_supernet_ext.strategies.splits import ChoiceSplit, Division, SplitContext, SplitRule
@@ -62,7 +67,8 @@ class FewShotStrategy(RandomOneShot):
     Attributes:
         regions: The region of every sub-supernet: label of each split choice -> candidates. Known before
             training unless a rule looks at trained weights.
-        part_callbacks: The callbacks of each sub-supernet trained in this run, by its number.
+        part_callbacks: The callbacks of each sub-supernet trained in this run, by its number: copies of those of
+            ``base``, then of the evaluator's. The ones that were given stay as they are.
 
     Raises:
         ConfigurationError: All problems at once: more parts than candidates, momentum separation on the split
@@ -108,6 +114,7 @@ class FewShotStrategy(RandomOneShot):
         self.only = None if only is None else tuple(only)
         self.regions: list[Region] = []
         self.part_callbacks: dict[int, list[Any]] = {}
+        self._folder: Path | None = None
         self._finished: list[tuple[SubSupernet, dict[str, Any]]] = []
         problems = list(argument_problems(self))
         if problems:
@@ -118,7 +125,7 @@ class FewShotStrategy(RandomOneShot):
     def _initialize(self, model_space: RawFormatModelSpace, engine: Any) -> Any:
         evaluator = check_evaluator(model_space.evaluator)
         domain = Domain(model_space.model_space)
-        problems = list(split_problems(self, domain, evaluator.trainer.callbacks))
+        problems = [*evaluator_problems(evaluator), *split_problems(self, domain, evaluator.trainer.callbacks)]
         if problems:
             raise ConfigurationError(problems)
         model: Any = self.base.mutate_model(model_space.model_space)
@@ -126,14 +133,14 @@ class FewShotStrategy(RandomOneShot):
         self._make_folder(evaluator)
         supernet = Supernet(model, domain)
         bounds = self.complexity_bounds == "global"
-        self._training = PartTraining(supernet, self.base, evaluator, engine, bounds)
+        self._training = PartTraining(supernet, self.base, evaluator, engine, bounds, self.checkpoint_dir)
         self._training.settle(frozenset(label for rule in self.splits for label in rule.split_labels()))
         if not any(rule.needs_warmup for rule in self.splits):
             self._check_parts()
         return self._mutated_model_space
 
     def _run(self) -> None:
-        self._training.files = StageFiles(self.base.checkpoint_dir)
+        self._training.files = StageFiles(self.checkpoint_dir)
         regions: list[Region] = []
         self._finished = []
         self._initial = self._training.initial()
@@ -141,6 +148,9 @@ class FewShotStrategy(RandomOneShot):
             self._train(len(regions), region, start)
             regions.append(region)
         self.regions = regions
+        problems = list(only_problems(self, len(regions)))
+        if problems:  # known only now where a rule looks at trained weights; what else was trained is in its files
+            raise ConfigurationError(problems)
         _logger.info("%d of %d sub-supernets are trained.", len(self._finished), len(regions))
 
     def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[SubnetModel]:
@@ -167,15 +177,20 @@ class FewShotStrategy(RandomOneShot):
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the sub-supernets are, or will be: known before training, so a killed run can resume."""
-        folder = self.base.checkpoint_dir
+        folder = self.checkpoint_dir
         return {} if folder is None else {"checkpoint_dir": str(folder)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on in the folder that :meth:`state_dict` names."""
         if "checkpoint_dir" in state_dict:
-            self.base.checkpoint_dir = Path(state_dict["checkpoint_dir"])
+            self._folder = Path(state_dict["checkpoint_dir"])
 
     # What users read
+
+    @property
+    def checkpoint_dir(self) -> Path | None:
+        """Folder of the files of all parts: the base's, or one made up for this training; None without files."""
+        return self._folder if self._folder is not None else self.base.checkpoint_dir
 
     @property
     def record(self) -> bool:
@@ -279,19 +294,15 @@ class FewShotStrategy(RandomOneShot):
                 self._training.made(region, None)
             except ConfigurationError as error:
                 problems += [problem for problem in error.problems if problem not in problems]
-        if self.only is not None and any(number not in range(len(self.regions)) for number in self.only):
-            problems.append(
-                f"Argument `only` is expected to hold numbers of sub-supernets below {len(self.regions)}, but got "
-                f"{self.only}. Remove the others."
-            )
+        problems += only_problems(self, len(self.regions))
         if problems:
             raise ConfigurationError(problems)
 
     def _make_folder(self, evaluator: Any) -> None:
         """Choose a folder for the files where the user gave none, unless checkpoints are switched off."""
-        if self.base.checkpoint_dir is None and evaluator.trainer.checkpoint_callback is not None:
+        if self.checkpoint_dir is None and evaluator.trainer.checkpoint_callback is not None:
             root = Path(evaluator.trainer.default_root_dir)
-            self.base.checkpoint_dir = root / "supernet_checkpoints" / uuid.uuid4().hex[:8]
+            self._folder = root / "supernet_checkpoints" / uuid.uuid4().hex[:8]
 
 
 def _name(kind: str, path: tuple[int, ...]) -> str:

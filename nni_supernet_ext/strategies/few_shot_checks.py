@@ -69,6 +69,34 @@ def _warmup_problems(strategy: Any) -> Iterable[str]:
         )
 
 
+def evaluator_problems(evaluator: Any) -> Iterable[str]:
+    """Yield what is wrong with the evaluator: every sub-supernet goes on from a checkpoint of its own.
+
+    Args:
+        evaluator: The user's evaluator.
+    """
+    path = evaluator.fit_kwargs.get("ckpt_path")
+    if path is not None:
+        yield (
+            f"Argument `ckpt_path` of the evaluator's `fit_kwargs` is expected to be None for few-shot training, "
+            f"but got {path!r}. Leave it out, and give `checkpoint_dir` of the base strategy to go on from there."
+        )
+
+
+def only_problems(strategy: Any, parts: int) -> Iterable[str]:
+    """Yield what is wrong with the numbers of sub-supernets to train.
+
+    Args:
+        strategy: A ``FewShotStrategy``.
+        parts: How many sub-supernets there are.
+    """
+    if strategy.only is not None and any(number not in range(parts) for number in strategy.only):
+        yield (
+            f"Argument `only` is expected to hold numbers of sub-supernets below {parts}, but got "
+            f"{strategy.only}. Remove the others."
+        )
+
+
 def split_problems(strategy: Any, domain: Domain, callbacks: Sequence[Any]) -> Iterable[str]:
     """Yield what is wrong with the splits in a space.
 

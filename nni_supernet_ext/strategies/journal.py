@@ -10,6 +10,7 @@ from typing import Any
 from nni_supernet_ext._compat.samples import plain_sample
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.errors import CheckpointError
+from nni_supernet_ext.recording.lines import append_line
 
 
 def sample_key(sample: Sample) -> str:
@@ -27,10 +28,12 @@ class Journal:
 
     Args:
         path: File of JSON lines; None keeps them in memory only.
-        identity: What the evaluations depend on (space, data); a file with another identity is refused.
+        identity: What the evaluations depend on; a file with another identity is refused. A search gives its
+            choices, weights, seed and numbers of batches. The data are not among them: evaluations on other
+            validation data need another file.
 
     Raises:
-        CheckpointError: The file belongs to another search.
+        CheckpointError: The file belongs to another search, or is no journal.
     """
 
     def __init__(self, path: Path | None, identity: Mapping[str, Any]) -> None:
@@ -54,12 +57,11 @@ class Journal:
         self.entries[sample_key(sample)] = dict(metrics)
         if self.path is not None:
             line = json.dumps({"sample": plain_sample(sample), "metrics": dict(metrics)}, default=str)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            append_line(self.path, line)
 
     def _read(self, path: Path) -> None:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        if json.loads(lines[0]) != json.loads(json.dumps(self._header)):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if _header(lines[0]) != json.loads(json.dumps(self._header)):
             raise CheckpointError(
                 f"The journal {path} is expected to belong to this search, but got one of {lines[0][:200]}. Use "
                 "another path, or delete it."
@@ -70,3 +72,11 @@ class Journal:
             except json.JSONDecodeError:
                 continue  # The last line of a killed run may be cut; that subnet is evaluated again.
             self.entries[sample_key(entry["sample"])] = entry["metrics"]
+
+
+def _header(line: str) -> Any:
+    """Return what the first line of a journal says; None where it is cut or the file is of another kind."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None

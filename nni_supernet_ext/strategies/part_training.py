@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from nni.nas.evaluator.pytorch import Lightning
@@ -18,7 +19,7 @@ from nni_supernet_ext.core.random_state import capture_random_state, restore_ran
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.strategies.stage_files import StageFiles
 from nni_supernet_ext.strategies.stage_state import KeepState, Start, TakeState
-from nni_supernet_ext.strategies.stages import RegionStrategy, fresh_evaluator
+from nni_supernet_ext.strategies.stages import RegionStrategy, fresh_evaluator, user_callbacks
 from nni_supernet_ext.strategies.sub_supernets import Region, copied_weights, load_weights
 from nni_supernet_ext.strategies.supernet import SupernetStrategy
 
@@ -32,6 +33,7 @@ class PartTraining:
         evaluator: The user's evaluator; each training uses a new one like it.
         engine: NNI's engine that runs the trainings.
         global_bounds: Whether the complexity-aware learning rate gets the bounds of the whole space.
+        folder: Where finished trainings are kept, or None.
 
     Attributes:
         files: Where finished trainings are kept.
@@ -40,14 +42,20 @@ class PartTraining:
     """
 
     def __init__(
-        self, supernet: Supernet, base: SupernetStrategy, evaluator: Lightning, engine: Any, global_bounds: bool
+        self,
+        supernet: Supernet,
+        base: SupernetStrategy,
+        evaluator: Lightning,
+        engine: Any,
+        global_bounds: bool,
+        folder: Path | None = None,
     ) -> None:
         self.supernet = supernet
         self.base = base
         self.evaluator = evaluator
         self.engine = engine
         self.global_bounds = global_bounds
-        self.files = StageFiles(base.checkpoint_dir)
+        self.files = StageFiles(folder)
         self.momentum_label: str | None = None
         self.last: RegionStrategy | None = None
         self._random_state: dict[str, Any] | None = None
@@ -103,7 +111,9 @@ class PartTraining:
             changes["validate"] = {
                 key: sample for key, sample in self.base.validate.items() if _inside(sample, region)
             }
-        strategy = RegionStrategy(self.base, self.domain(region), changes)
+        # Reports tell trainings apart by the folder that the user gave: one made up is another in every run.
+        told = f"{self.base.checkpoint_dir or ''}:{name}"
+        strategy = RegionStrategy(self.base, self.domain(region), changes, told)
         for callback in [*strategy.callbacks, *evaluator.trainer.callbacks]:
             self._adapt(callback, region)
         strategy.initialize(RawFormatModelSpace(self.supernet.model, evaluator), self.engine)
@@ -147,6 +157,7 @@ class PartTraining:
         strategy.run()
         validation = strategy.module.validation
         own = [callback for callback in strategy.callbacks if not isinstance(callback, (KeepState, TakeState))]
+        own += user_callbacks(strategy.plan.trainer)
         content: dict[str, Any] = {
             "region": {label: list(values) for label, values in region.items()},
             "weights": copied_weights(self.supernet.model),

@@ -1,32 +1,24 @@
-"""Which of two metrics is better; NaN is worse than everything."""
+"""Which of two evaluations is better where nobody said by which metric."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
+from nni_supernet_ext.recording.quality import quality
 
-def quality(value: float, mode: str = "max") -> float:
-    """Return a number that is larger for a better metric.
-
-    Args:
-        value: The metric.
-        mode: ``'max'`` where larger metrics are better, ``'min'`` where smaller ones are.
-
-    Returns:
-        The value, negated for ``'min'``; minus infinity for NaN, with which no order would be one.
-
-    Example:
-        >>> max([0.7, float('nan'), 0.5], key=lambda loss: quality(loss, 'min'))
-        0.5
-    """
-    if math.isnan(value):
-        return -math.inf
-    return value if mode == "max" else -value
+__all__ = ["quality", "usual_quality"]
 
 
 def usual_quality(metrics: Mapping[str, float]) -> float:
     """Rank by accuracy where one was logged, else by the validation loss.
+
+    Args:
+        metrics: Logged name -> value. The accuracy is the first name that holds ``acc``, the loss is ``val_loss``.
+
+    Returns:
+        A number that is larger for a better evaluation; minus infinity where neither was logged, so that an
+        evaluator of other metrics has all subnets in the order they are in.
 
     Example:
         >>> usual_quality({'val_loss': 2.0, 'val_acc': 0.3}), usual_quality({'val_loss': 2.0})

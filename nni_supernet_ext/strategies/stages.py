@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import nni
 from nni.nas.evaluator.pytorch import Lightning
+from pytorch_lightning.callbacks import ModelSummary, ProgressBar
 
 from nni_supernet_ext.core.domain import Domain
+from nni_supernet_ext.strategies.default_checkpoint import default_checkpoint
 from nni_supernet_ext.strategies.supernet import SupernetStrategy
 
 
@@ -21,11 +24,13 @@ class RegionStrategy(SupernetStrategy):
         base: Strategy whose arguments to take; its components are copied, so they can be used again.
         domain: The restricted choices.
         changes: Arguments that differ from the base's.
+        name: Name of the training in reports, the same in every run.
     """
 
-    def __init__(self, base: SupernetStrategy, domain: Domain, changes: Mapping[str, Any]) -> None:
+    def __init__(self, base: SupernetStrategy, domain: Domain, changes: Mapping[str, Any], name: str = "") -> None:
         super().__init__(**{**copied_arguments(base), **changes})
         self._region_domain = domain
+        self._training_name = name
 
     def mutate_model(self, model: Any) -> Any:
         """Leave the supernet as it is and look at the region only."""
@@ -45,10 +50,18 @@ def copied_arguments(base: SupernetStrategy) -> dict[str, Any]:
     return copy.deepcopy({name: getattr(base, name) for name in own})
 
 
+def user_callbacks(trainer: Any) -> list[Any]:
+    """Return a trainer's callbacks without those that Lightning adds by itself or for show."""
+    shown = (ProgressBar, ModelSummary)
+    own = default_checkpoint(trainer)
+    return [c for c in trainer.callbacks if c is not own and not isinstance(c, shown)]
+
+
 def fresh_evaluator(evaluator: Lightning, epochs: int | None = None) -> Lightning:
     """Make an evaluator like a given one that has not trained: a trainer does not train twice.
 
-    Loaders and data are shared; the module and the trainer, with its callbacks and loggers, are new.
+    Loaders and data are shared; the module and the trainer, with its callbacks and loggers, are new. Callbacks that
+    were appended to the trainer are copied too.
 
     Args:
         evaluator: The user's evaluator, not yet used.
@@ -62,13 +75,26 @@ def fresh_evaluator(evaluator: Lightning, epochs: int | None = None) -> Lightnin
     if epochs is not None:
         arguments |= {"max_epochs": epochs, "max_steps": -1}
     positional = copy.deepcopy(list(trainer.trace_args))
+    fresh: Any = nni.trace(trainer.trace_symbol)(*positional, **arguments)
+    fresh.callbacks += copy.deepcopy(_appended(trainer.callbacks, fresh.callbacks))
     return Lightning(
         copy.deepcopy(evaluator.module),
-        nni.trace(trainer.trace_symbol)(*positional, **arguments),
+        fresh,
         train_dataloaders=evaluator.train_dataloaders,
         val_dataloaders=evaluator.val_dataloaders,
         # A strategy replaces methods of the data module, so it gets a shell of its own.
         datamodule=copy.copy(evaluator.datamodule),
-        fit_kwargs={key: value for key, value in evaluator.fit_kwargs.items() if key != "ckpt_path"},
+        fit_kwargs=dict(evaluator.fit_kwargs),
         detect_interrupt=evaluator.detect_interrupt,
     )
+
+
+def _appended(callbacks: list[Any], made: list[Any]) -> list[Any]:
+    """Return what a list holds beyond callbacks of the kinds that the trainer was made with, which come first."""
+    kinds = Counter(type(callback) for callback in made)
+    appended = []
+    for callback in callbacks:
+        kinds[type(callback)] -= 1
+        if kinds[type(callback)] < 0:
+            appended.append(callback)
+    return appended

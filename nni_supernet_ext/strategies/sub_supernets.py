@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nni_supernet_ext._compat.samples import plain_sample
 from nni_supernet_ext.core.draw import Sample, describe_sample
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.slots import WeightStore
@@ -133,6 +136,18 @@ class SubSupernetWeights(WeightStore):
             parameters = list(supernet.model.parameters())
             self._loaded = (part.index, id(supernet.model), parameters, _version(parameters))
         supernet.activate(sample)
+
+    def digest(self, supernet: Supernet) -> str:
+        """Return the SHA-256 of every part's number, region and weights; the supernet's own do not matter."""
+        digest = hashlib.sha256()
+        for part in self.parts:
+            region = json.dumps(plain_sample(part.region), sort_keys=True)
+            digest.update(f"{part.index} {region}".encode())
+            for name, tensor in part.weights.items():
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                data = tensor.detach().cpu().reshape(-1).contiguous()
+                digest.update(data.view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def _is_loaded(self, model: torch.nn.Module, part: SubSupernet) -> bool:
         """Tell whether a part's weights are in the model, and nobody has written to them since."""

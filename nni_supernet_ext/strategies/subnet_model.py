@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import nni
+from nni.nas.execution import ExecutionEngine, SequentialExecutionEngine
 from nni.nas.space import ExecutableModelSpace, ModelStatus
 from torch import nn
 
@@ -13,6 +14,7 @@ from nni_supernet_ext._compat.samples import plain_sample
 from nni_supernet_ext.core.draw import describe_sample
 from nni_supernet_ext.core.evaluation import Activate
 from nni_supernet_ext.core.supernet import Supernet
+from nni_supernet_ext.errors import ConfigurationError
 
 Measure = Callable[[dict[str, Any]], dict[str, float]]
 
@@ -56,14 +58,32 @@ class SubnetModel(ExecutableModelSpace):
         """Evaluate the subnet and report its metric to NNI."""
         assert self.sample is not None
         self.results = self._measure(self.sample)
+        self.check_metric()
         nni.report_final_result(self._sign * self.results[self._metric])
         return self.results
 
     def take(self, results: dict[str, float]) -> None:
-        """Take over results that were found elsewhere."""
+        """Take over results that were found elsewhere.
+
+        Raises:
+            ConfigurationError: The metric that NNI compares is not among them.
+        """
         self.results = results
+        self.check_metric()
         self.metrics.final = self._sign * results[self._metric]
         self.status = ModelStatus.Trained
+
+    def check_metric(self) -> None:
+        """Refuse results without the metric that NNI compares; a subnet without any results passes.
+
+        Raises:
+            ConfigurationError: The metric is not among the results.
+        """
+        if self.results and self._metric not in self.results:
+            raise ConfigurationError(
+                f"Argument `metric` is expected to be logged by the evaluator's `validation_step`, but got "
+                f"{self._metric!r}. It logs {sorted(self.results)}."
+            )
 
     def executable_model(self) -> nn.Module:
         """Return the subnet as a network of its own, with its inherited weights."""
@@ -74,3 +94,22 @@ class SubnetModel(ExecutableModelSpace):
     def extra_repr(self) -> str:
         """Describe the architecture on one line."""
         return describe_sample(self.sample or {})
+
+
+def submit_model(engine: ExecutionEngine, model: SubnetModel) -> None:
+    """Have an engine evaluate a subnet; one that is interrupted does not count towards the experiment's budget.
+
+    A resumed search evaluates it again, and NNI counts a model when it begins.
+
+    Args:
+        engine: NNI's engine.
+        model: The subnet.
+    """
+    try:
+        engine.submit_models(model)
+    except BaseException as error:
+        # An end by Ctrl-C or a signal is no `Exception`.
+        if not isinstance(error, Exception) and isinstance(engine, SequentialExecutionEngine):
+            state = engine.state_dict()
+            engine.load_state_dict({**state, "model_count": state["model_count"] - 1})
+        raise

@@ -15,7 +15,7 @@ from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.oneshot.pytorch.strategy import is_supernet
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import RandomOneShot
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint
 
 from nni_supernet_ext._compat.nni_experiment import announce_experiments
 from nni_supernet_ext._compat.nni_fixes import apply_nni_fixes
@@ -33,7 +33,9 @@ from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.objectives.task import TaskLoss
 from nni_supernet_ext.paths.uniform import UniformPathSampler
 from nni_supernet_ext.recording import Recording, open_recording
+from nni_supernet_ext.strategies.default_checkpoint import default_checkpoint
 from nni_supernet_ext.strategies.quality import usual_quality
+from nni_supernet_ext.strategies.supernet_checks import argument_problems
 from nni_supernet_ext.weights.shared import SharedWeights
 
 _logger = logging.getLogger(__name__)
@@ -124,7 +126,10 @@ class SupernetStrategy(RandomOneShot):
         self.checkpoint_dir = Path(checkpoint_dir) if checkpoint_dir is not None else None
         self.set_to_none = set_to_none
         self.record = record
-        self._check_types()
+        problems = argument_problems(self)
+        if problems:
+            raise ConfigurationError(problems)
+        self._training_name = ""
         self._domain: Domain | None = None
         self._plan: Plan | None = None
         self._inner: LightningModule | None = None
@@ -264,11 +269,12 @@ class SupernetStrategy(RandomOneShot):
         """Add the strategy's callbacks and checkpoint to the trainer for the time of the run."""
         trainer, fit_kwargs = evaluator.trainer, evaluator.fit_kwargs
         before, given = list(trainer.callbacks), dict(fit_kwargs)
-        own = [*self.callbacks, *recording.callbacks()]
+        own = [*self.callbacks, *recording.callbacks(self._training_name)]
         kept = before
         folder = self._checkpoint_folder
         if folder is not None:
-            kept = [c for c in before if not _is_default_checkpoint(c)]
+            default = default_checkpoint(trainer)
+            kept = [c for c in before if c is not default]
             own.append(LastCheckpoint(folder))
             last = folder / "last.ckpt"
             if last.exists() and fit_kwargs.get("ckpt_path") is None:
@@ -303,39 +309,6 @@ class SupernetStrategy(RandomOneShot):
             subnets = fixed_subnets(self._plan, self.validate)
         return SubnetValidation(self._plan, subnets, self.recalibrate_batches)
 
-    def _check_types(self) -> None:
-        slots: dict[str, tuple[Any, type]] = {
-            "paths": (self.paths, PathSampler),
-            "weights": (self.weights, WeightStore),
-            "objective": (self.objective, Objective),
-        }
-        if self.data is not None:
-            slots["data"] = (self.data, DataSampler)
-        problems = [
-            f"Argument `{name}` is expected to be a {kind.__name__}, but got {type(value).__name__}. Pass an "
-            f"instance that derives from nni_supernet_ext.core.{kind.__name__}."
-            for name, (value, kind) in slots.items()
-            if not isinstance(value, kind)
-        ]
-        problems += [
-            f"Argument `callbacks` is expected to hold Lightning callbacks, but got {type(c).__name__}. "
-            + ("Pass it to its slot instead." if isinstance(c, Component) else "Derive it from Callback.")
-            for c in self.callbacks
-            if not isinstance(c, pl.Callback)
-        ]
-        for name, value in (("validate", self.validate), ("recalibrate_batches", self.recalibrate_batches)):
-            if not isinstance(value, Mapping) and not (isinstance(value, int) and value >= 0):
-                problems.append(
-                    f"Argument `{name}` is expected to be an integer of at least 0, but got {value!r}. "
-                    "Use 0 for none."
-                )
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            problems.append(
-                f"Argument `seed` is expected to be an integer of at least 0, but got {self.seed!r}. Use 0."
-            )
-        if problems:
-            raise ConfigurationError(problems)
-
 
 def _own_data_methods(evaluator: Lightning) -> dict[str, Any]:
     """Return what a data module itself, and not its class, has in the places where NNI puts wrappers."""
@@ -349,13 +322,3 @@ def _train_loader(evaluator: Lightning) -> Callable[[], Any]:
     if evaluator.datamodule is not None:
         return evaluator.datamodule.train_dataloader
     return lambda: evaluator.train_dataloaders
-
-
-def _is_default_checkpoint(callback: Any) -> bool:
-    """Tell the checkpoint that Lightning adds by itself: it would write into the working directory."""
-    return (
-        type(callback) is ModelCheckpoint
-        and callback.dirpath is None
-        and callback.monitor is None
-        and not callback.save_last
-    )

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nni_supernet_ext.recording.lines import append_line
+
 _logger = logging.getLogger(__name__)
 
 
@@ -46,8 +48,7 @@ class ReportLog:
             return False
         self.entries[index] = dict(metrics)
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"index": index, "metrics": dict(metrics)}) + "\n")
+            append_line(self._path, json.dumps({"index": index, "metrics": dict(metrics)}))
         except OSError as error:
             if not self._failed:
                 _logger.warning("%s cannot be written: %s. The trial goes on.", self._path, error)

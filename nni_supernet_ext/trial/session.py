@@ -13,9 +13,11 @@ from typing import Any
 from nni_supernet_ext._compat.nni_database import stored_configuration, stored_trials
 from nni_supernet_ext._compat.nni_trial import TrialConnection, connect_trial
 from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.trial.numbers import plain_numbers
 from nni_supernet_ext.trial.parts import make_parts
 from nni_supernet_ext.trial.reports import ReportLog
 from nni_supernet_ext.trial.stop import StopSignals, TrialStopped, leave_by_signal
+from nni_supernet_ext.trial.trainings import TrainingStarts
 
 _logger = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ class Trial:
         self.metric = metric
         self.truth = truth
         self._reports = ReportLog(self.folder / "reports.jsonl")
+        self._trainings = TrainingStarts(self.folder / "trainings.json", self._reports)
         self._recording: Any = None
 
     @property
@@ -111,11 +114,17 @@ class Trial:
     def intermediate(self, index: int, metrics: Mapping[str, Any]) -> None:
         """Report an epoch, counted from 0, unless it was reported before.
 
+        Args:
+            index: Number of the epoch.
+            metrics: Name -> number, with ``default``; tensors and arrays of one element count as numbers.
+
         Raises:
+            ConfigurationError: A value is no number.
             TrialStopped: The manager is gone; the report is kept and sent after a resume.
         """
-        if self._reports.add(index, metrics):
-            self._send("PERIODICAL", index, metrics)
+        numbers = plain_numbers(metrics)
+        if self._reports.add(index, numbers):
+            self._send("PERIODICAL", index, numbers)
 
     def final(self, metrics: Mapping[str, Any] | None = None) -> None:
         """Report the final result.
@@ -126,13 +135,19 @@ class Trial:
                 (``val_acc/smallest``): each name is an axis of the page.
 
         Raises:
+            ConfigurationError: There is nothing to report, or a value is no number.
             TrialStopped: The manager is gone.
         """
         self._flush()
         found = self._recording.best if self._recording is not None else None
         if metrics is None:
             metrics = found or {name: value for name, value in self.last.items() if "/" not in name}
-        self._send("FINAL", 0, metrics)
+        if not metrics:
+            raise ConfigurationError(
+                "Argument `metrics` is expected to be given where a trial has reported nothing, but got "
+                f"{metrics!r}. Train or search first, with `record=True`, or give metrics with `default`."
+            )
+        self._send("FINAL", 0, plain_numbers(metrics))
 
     def recording(self, mode: str = "max") -> Any:
         """Return what a strategy of this package reports to.
@@ -143,8 +158,10 @@ class Trial:
         from nni_supernet_ext.recording.within_trial import WithinTrial
 
         if self._recording is None:
-            self._recording = WithinTrial(self.intermediate, self.metric, self.truth, self._shared())
-        self._recording.sign = 1 if mode == "max" else -1
+            self._recording = WithinTrial(
+                self.intermediate, self.metric, self.truth, self._shared(), self._trainings.first
+            )
+        self._recording.mode = mode
         return self._recording
 
     def __enter__(self) -> Trial:

@@ -103,6 +103,9 @@ def test_cifar_example_runs_on_an_npz_without_validation_images(
     settings = ["--smoke", "--data", path, "--validation", 80, "--population", 3, "--out", out]
     check_results(out, in_process("cifar10_nasbench201.py", *settings))
     assert json.loads((out / "results.json").read_text(encoding="utf-8"))[0]["evaluated"] == 6
+    np.savez(path, x_train=255 - images, y_train=labels, x_test=test_images, y_test=test_labels)
+    with pytest.raises(SystemExit, match="holds a run with other settings or images"):
+        in_process("cifar10_nasbench201.py", *settings)
 
 
 def test_cifar_example_reads_the_official_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from nni.nas.space import RawFormatModelSpace
+from torch import nn
 
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.recipes import dynas, fairnas, few_shot, spos
@@ -13,10 +15,10 @@ from nni_supernet_ext.testing import ToyCellSpace, toy_evaluator
 from nni_supernet_ext.testing.training import Trace
 
 
-def run(strategy, root):
+def run(strategy, root, space=ToyCellSpace, epochs=1):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model_space = RawFormatModelSpace(ToyCellSpace(), toy_evaluator(max_epochs=1, root=root))
+        model_space = RawFormatModelSpace(space(), toy_evaluator(max_epochs=epochs, root=root))
         strategy.initialize(model_space, SequentialExecutionEngine())
     strategy.run()
     return strategy
@@ -27,6 +29,29 @@ def test_spos_draws_one_path_and_decays_linearly(tmp_path) -> None:
     run(spos(callbacks=[trace], validate=0), tmp_path)
     assert all(len(step) == 1 for step in trace.draws)
     assert trace.rates == pytest.approx([0.05, 0.0375, 0.025, 0.0125])
+
+
+class Equal(ModelSpace):
+    """Both candidates are equally large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.op = LayerChoice([nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1)], label="op")
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.op(x)).mean((2, 3)))
+
+
+def test_a_linear_schedule_needs_no_complexities(tmp_path) -> None:
+    trace = Trace()
+    run(spos(callbacks=[trace], validate=0), tmp_path, Equal)
+    assert trace.rates == pytest.approx([0.05, 0.0375, 0.025, 0.0125])
+
+
+def test_a_linear_schedule_needs_an_end(tmp_path) -> None:
+    with pytest.raises(ConfigurationError, match="iterations for the linear schedule, but got none"):
+        run(spos(validate=0), tmp_path, epochs=-1)
 
 
 def test_fairnas_draws_each_candidate_and_decays_along_a_cosine(tmp_path) -> None:
@@ -60,3 +85,8 @@ def test_wrong_arguments_are_refused() -> None:
         dynas("fairnas")
     with pytest.raises(ConfigurationError, match="`schedule` is expected"):
         spos(schedule="step")
+    with pytest.raises(ConfigurationError, match="`split` is expected to be None for 'spos'"):
+        dynas("spos", split="op")
+    for levels in (0, -3, True):
+        with pytest.raises(ConfigurationError, match="`levels` is expected to be a positive integer"):
+            few_shot("op", levels=levels)

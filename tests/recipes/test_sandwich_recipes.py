@@ -106,3 +106,9 @@ def test_another_owner_of_the_learning_rate(tmp_path):
     with pytest.raises(ConfigurationError, match="Decision `lr` is expected to have one owner"):
         train(case, merged(recipes.bignas, **calr), tmp_path, epochs=1)
     train(case, merged(recipes.bignas, warmup_iterations=None, **calr), tmp_path, epochs=1)
+
+
+@pytest.mark.parametrize(("batch_size", "epochs", "name"), [(0, 1, "batch_size"), (64, -1, "epochs")])
+def test_settings_of_no_training_are_refused(batch_size, epochs, name):
+    with pytest.raises(ConfigurationError, match=f"`{name}` is expected to be a positive integer"):
+        recipes.sandwich_evaluator_settings(batch_size, epochs)

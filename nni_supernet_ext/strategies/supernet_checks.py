@@ -1,0 +1,52 @@
+"""Which arguments of a supernet's training are of the wrong kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+
+from nni_supernet_ext.core.component import Component
+from nni_supernet_ext.core.slots import DataSampler, Objective, PathSampler, WeightStore
+
+
+def argument_problems(strategy: Any) -> list[str]:
+    """Return a message for each argument of the wrong kind.
+
+    Args:
+        strategy: A `SupernetStrategy` with its arguments as attributes.
+
+    Returns:
+        The messages, none where all is well.
+    """
+    slots: dict[str, tuple[Any, type]] = {
+        "paths": (strategy.paths, PathSampler),
+        "weights": (strategy.weights, WeightStore),
+        "objective": (strategy.objective, Objective),
+    }
+    if strategy.data is not None:
+        slots["data"] = (strategy.data, DataSampler)
+    problems = [
+        f"Argument `{name}` is expected to be a {kind.__name__}, but got {type(value).__name__}. Pass an "
+        f"instance that derives from nni_supernet_ext.core.{kind.__name__}."
+        for name, (value, kind) in slots.items()
+        if not isinstance(value, kind)
+    ]
+    problems += [
+        f"Argument `callbacks` is expected to hold Lightning callbacks, but got {type(c).__name__}. "
+        + ("Pass it to its slot instead." if isinstance(c, Component) else "Derive it from Callback.")
+        for c in strategy.callbacks
+        if not isinstance(c, pl.Callback)
+    ]
+    for name in ("validate", "recalibrate_batches"):
+        value = getattr(strategy, name)
+        if not isinstance(value, Mapping) and not (isinstance(value, int) and value >= 0):
+            problems.append(
+                f"Argument `{name}` is expected to be an integer of at least 0, but got {value!r}. Use 0 for none."
+            )
+    if isinstance(strategy.seed, bool) or not isinstance(strategy.seed, int) or strategy.seed < 0:
+        problems.append(
+            f"Argument `seed` is expected to be an integer of at least 0, but got {strategy.seed!r}. Use 0."
+        )
+    return problems

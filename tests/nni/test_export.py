@@ -1,0 +1,60 @@
+"""What `nnictl experiment export` makes of values, and what they are read as."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import nni
+import pytest
+from nni.nas.nn.pytorch import ModelSpace, MutableDropout, MutableLinear
+
+from nni_supernet_ext.core.domain import Domain
+from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.recording import read_export, sample_from_parameters
+from nni_supernet_ext.testing import ToySpace
+
+
+def exported(folder: Path, values: list[Any]) -> Path:
+    path = folder / "export.json"
+    parameter = {"stage": "subnet", "op": "conv", "width": 4}
+    rows = [{"parameter": parameter, "value": value, "trialJobId": str(i)} for i, value in enumerate(values)]
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.mark.parametrize(("mode", "order"), [("max", [0.9, 0.5]), ("min", [0.5, 0.9])])
+@pytest.mark.parametrize("missing", ['{"default": null}', '{"default": NaN}', '{"loss": 1}', "", None, "null"])
+def test_a_subnet_that_was_nan_comes_last(tmp_path: Path, missing: Any, mode: str, order: list[float]) -> None:
+    path = exported(tmp_path, [missing, '{"default": 0.5}', '"{\\"default\\": 0.9}"'])
+    values = [subnet.metrics["default"] for subnet in read_export(path, Domain(ToySpace()), mode)]
+    assert values[:2] == order and math.isnan(values[2])
+
+
+def test_an_empty_cell_comes_last(tmp_path: Path) -> None:
+    path = tmp_path / "export.csv"
+    path.write_text("trialJobId,reward,stage,op,width\na,,subnet,skip,4\nb,0.5,subnet,conv,4\n")
+    best, last = read_export(path, Domain(ToySpace()))
+    assert best.metrics == {"default": 0.5} and math.isnan(last.metrics["default"])
+
+
+def test_another_word_for_a_mode_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="`mode` is expected to be 'max' or 'min', but got 'maximize'"):
+        read_export(exported(tmp_path, [0.5]), Domain(ToySpace()), "maximize")
+
+
+class Numbers(ModelSpace):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = MutableLinear(4, nni.choice("width", [4, 8]))
+        self.dropout = MutableDropout(nni.choice("p", [0.0, 1e-5, 0.5]))
+
+    def forward(self, x):
+        return self.dropout(self.layer(x))
+
+
+@pytest.mark.parametrize(("given", "p"), [("0", 0.0), (0, 0.0), ("0.00001", 1e-5), ("1e-05", 1e-5), (".5", 0.5)])
+def test_numbers_are_known_by_their_value(given: Any, p: float) -> None:
+    assert sample_from_parameters({"width": "4.0", "p": given}, Domain(Numbers())) == {"width": 4, "p": p}

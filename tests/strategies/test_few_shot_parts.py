@@ -1,0 +1,83 @@
+"""What few-shot training takes from the base and the evaluator, and what it leaves there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+
+from nni_supernet_ext.callbacks.history import TrainingHistory
+from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.strategies import ChoiceSplit, FewShotStrategy, GradientSplit, SupernetStrategy
+from nni_supernet_ext.testing import ToySpace, toy_evaluator
+
+
+def base(**settings: Any) -> SupernetStrategy:
+    return SupernetStrategy(validate=0, record=False, **settings)
+
+
+def run(few_shot: FewShotStrategy, evaluator: Any) -> FewShotStrategy:
+    few_shot(RawFormatModelSpace(ToySpace(), evaluator), SequentialExecutionEngine())
+    return few_shot
+
+
+def test_two_trainings_with_one_base_do_not_share_files(tmp_path: Path) -> None:
+    shared = base()
+    first, second = (
+        run(FewShotStrategy(shared, [ChoiceSplit("op")]), toy_evaluator(1, root=tmp_path, learning_rate=rate))
+        for rate in (0.05, 0.5)
+    )
+    one, other = first.weights.parts[0].weights, second.weights.parts[0].weights
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+    assert shared.checkpoint_dir is None
+    assert first.checkpoint_dir != second.checkpoint_dir and first.checkpoint_dir.exists()
+
+
+def test_an_invented_folder_is_found_again(tmp_path: Path) -> None:
+    first = run(FewShotStrategy(base(), [ChoiceSplit("op")]), toy_evaluator(1, root=tmp_path))
+    again = FewShotStrategy(base(), [ChoiceSplit("op")])
+    again.initialize(RawFormatModelSpace(ToySpace(), toy_evaluator(1, root=tmp_path)), SequentialExecutionEngine())
+    again.load_state_dict(first.state_dict())
+    again.run()
+    assert again.checkpoint_dir == first.checkpoint_dir and again.part_callbacks == {}
+    assert len(again.weights.parts) == 3
+
+
+class Started(pl.Callback):
+    """Count trainings."""
+
+    n = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.n += 1
+
+
+def test_the_evaluator_s_callbacks_are_copied_for_each_part(tmp_path: Path) -> None:
+    given, appended, own = TrainingHistory(), Started(), Started()
+    evaluator = toy_evaluator(1, root=tmp_path, callbacks=[given], enable_progress_bar=True)
+    evaluator.trainer.callbacks.append(appended)
+    few_shot = run(FewShotStrategy(base(callbacks=[own]), [ChoiceSplit("op")]), evaluator)
+    assert sorted(few_shot.part_callbacks) == [0, 1, 2]
+    for callbacks in few_shot.part_callbacks.values():
+        assert [type(callback) for callback in callbacks] == [Started, TrainingHistory, Started]
+        assert len(callbacks[1].arrays()["loss"]) == 4
+        assert callbacks[0].n == callbacks[2].n == 1
+    assert given.rows() == [] and appended.n == own.n == 0
+
+
+def test_a_checkpoint_to_start_from_is_refused(tmp_path: Path) -> None:
+    evaluator = toy_evaluator(1, root=tmp_path)
+    evaluator.fit_kwargs["ckpt_path"] = "earlier.ckpt"
+    with pytest.raises(ConfigurationError, match=r"`ckpt_path` of the evaluator's `fit_kwargs`.*`checkpoint_dir`"):
+        run(FewShotStrategy(base(), [ChoiceSplit("op")]), evaluator)
+
+
+def test_a_part_that_a_late_split_does_not_make_is_refused(tmp_path: Path) -> None:
+    few_shot = FewShotStrategy(base(), [GradientSplit(batches=1, subnets=1)], warmup_epochs=1, only=[7])
+    with pytest.raises(ConfigurationError, match="`only` is expected to hold numbers of sub-supernets below 2"):
+        run(few_shot, toy_evaluator(1, root=tmp_path))
