@@ -116,10 +116,21 @@ def table(
     actual: Sequence[float] | None = None,
     columns: Sequence[str] = tuple(COLUMNS),
     reference: str = "spos",
+    others: Mapping[str, Runs] | None = None,
 ) -> str:
-    """Return one protocol's Markdown table, best mean tau first."""
+    """Return one protocol's Markdown table, best mean tau first.
+
+    Args:
+        methods: The methods to show, with their runs.
+        draws: Bootstrap draws of the interval.
+        actual: True accuracies of the architectures; without them there is no interval.
+        columns: Which columns.
+        reference: The method compared with.
+        others: Where to find the reference's runs; default: among the methods shown.
+    """
+    compared_with = (methods if others is None else others).get(reference)
     present = [key for key in columns if any(key in run for runs in methods.values() for run in runs)]
-    per_hour = GAIN in columns and reference in methods
+    per_hour = GAIN in columns and compared_with is not None
     compared = [key for key in ("tau", "tau_by_loss") if key in present]
     differences = [f"{COLUMNS[key]} less {reference}'s (seeds better)" for key in compared]
     titles = ["method", "seeds", *(COLUMNS[key] for key in present), *differences, *([GAIN_TITLE] * per_hour)]
@@ -132,7 +143,7 @@ def table(
         if actual is not None:
             low, high = tau_interval(runs, actual, draws)
             cells.insert(3, f"{low:.3f} to {high:.3f}")
-        other = methods.get(reference) if method != reference else None
+        other = compared_with if method != reference else None
         cells += [_compared(runs, other, key) for key in compared]
         lines.append(_row([*cells, *([_gain_per_hour(runs, other)] * per_hour)]))
     return "\n".join(lines)
@@ -211,7 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ground = GROUNDS[runs[0]["protocol"].get("benchmark", "nasbench201")]
         known = options.data is not None or not ground.needs_data
         actual = ground.oracle(options.data).accuracies(runs[0]["indices"]) if known else None
-        print(f"## {name}\n\n{table(methods, actual=actual, columns=columns, reference=options.reference)}\n")
+        shown_table = table(methods, actual=actual, columns=columns, reference=options.reference, others=found)
+        print(f"## {name}\n\n{shown_table}\n")
         if options.figures:
             options.figures.mkdir(parents=True, exist_ok=True)
             known_taus = {m: [run["tau"] for run in runs if run["tau"] is not None] for m, runs in methods.items()}

@@ -115,7 +115,13 @@ class CompiledCandidates(pl.Callback):
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print one line of JSON."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.workers and options.accelerator == "cpu":
+        parser.error(
+            f"Argument `workers` is expected to be 0 on a CPU, but got {options.workers}. Leave it out: only this "
+            "process is timed there."
+        )
     if options.threads:
         torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore", module="pytorch_lightning")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -24,12 +23,15 @@ class StepLog:
     def __init__(self, module: Any) -> None:
         self._module = module
         self._known: dict[str, tuple[Any, Any]] = {}
+        self._shown: bool | None = None
 
-    @functools.cached_property
+    @property
     def progress_is_shown(self) -> bool:
-        """Whether the trainer has a progress bar that shows itself; asked for once, after the bar is set up."""
-        bar = self._module._trainer.progress_bar_callback
-        return bar is not None and bool(getattr(bar, "is_enabled", True))
+        """Whether the trainer has a progress bar that shows itself; it is looked for once, after it was set up."""
+        if self._shown is None and self._module._trainer is not None:
+            bar = self._module._trainer.progress_bar_callback
+            self._shown = bar is not None and bool(getattr(bar, "is_enabled", True))
+        return bool(self._shown)
 
     def update(self, name: str, value: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> bool:
         """Store a value if Lightning has seen this very call in this epoch.

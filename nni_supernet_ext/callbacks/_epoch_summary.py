@@ -17,9 +17,8 @@ def ends_epoch(trainer: Any) -> bool:
 class EpochSummary(SupernetCallback):
     """Log numbers of each training epoch, once, before the epoch's results are reported.
 
-    An epoch's results go to NNI when its validation ends, before Lightning's hook for the end of the epoch. So
-    they are logged when that validation starts, or at the end of an epoch that has none. Subclasses implement
-    :meth:`_summary`.
+    They are logged when the epoch's validation starts, so that its results hold them, or at the end of an epoch
+    that has none. Subclasses implement :meth:`_summary`.
     """
 
     _summed_up: int | None = None

@@ -134,13 +134,12 @@ def _coordinate_search(complexity: Complexity, domain: Domain, sign: int, starts
     """Improve one choice at a time until none improves, from several starts."""
     rng = np.random.default_rng(0)
     grids = {label: list(mutable.grid()) for label, mutable in domain.mutables.items()}
-    best = domain.random(rng)
+    found = [domain.random(rng)]
     random = (domain.random(rng) for _ in range(starts))
     for start in (_best_on_average(complexity, domain, grids, sign, 3 * starts), *random):
-        current = _climb(complexity, domain, grids, start, sign)
-        if sign * complexity(current) > sign * complexity(best):
-            best = current
-    return best
+        found.append(_climb(complexity, domain, grids, start, sign))
+    values = [sign * complexity(sample) for sample in found]
+    return found[int(np.argmax(np.where(np.isnan(values), -np.inf, values)))]
 
 
 def _best_on_average(
@@ -188,7 +187,7 @@ def _effects(
 ) -> np.ndarray:
     """Return how the complexity of ``current``, which is ``own``, changes with each candidate of a choice.
 
-    A candidate that is forbidden here counts as the one that is there.
+    A candidate that is forbidden here, or whose complexity is not known (NaN), counts as the one that is there.
     """
     effects = np.zeros(len(grid))
     for number, candidate in enumerate(grid):
@@ -199,4 +198,5 @@ def _effects(
             effects[number] = complexity.change(current, label, candidate)
         else:
             effects[number] = complexity(trial) - own
-    return effects
+    # Infinite ones stay large, but can be added up.
+    return np.nan_to_num(effects, posinf=1e100, neginf=-1e100)

@@ -66,9 +66,10 @@ class EpochReports(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report the epoch; Lightning calls what writes checkpoints after this."""
+        # On every rank: to read a value that is synchronized over the epoch is to compute it with all others.
+        metrics = {**self._validated, **_numbers(trainer)}
         if trainer.global_rank or (trainer.enable_validation and not self._validated):
             return
-        metrics = {**self._validated, **_numbers(trainer)}
         if self._batches:
             metrics["train_loss"] = float(self._sum) / self._batches
         validation = getattr(pl_module, "validation", None)

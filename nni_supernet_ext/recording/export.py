@@ -101,8 +101,10 @@ def _read_csv(path: Path) -> Rows:
     rows: Rows = []
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            trial, reward = row.pop("trialJobId"), row.pop("reward", None)
-            metrics = {"default": _number(reward or row.get("default"))}
+            trial = row.pop("trialJobId")
+            if "reward" not in row and "default" not in row:
+                raise KeyError("reward")
+            metrics = {"default": _number(row.pop("reward", None) or row.get("default"))}
             rows.append(({k: v for k, v in row.items() if v != ""}, metrics, trial))
     return rows
 

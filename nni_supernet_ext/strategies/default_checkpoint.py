@@ -1,25 +1,54 @@
-"""The checkpoint that Lightning adds to a trainer by itself."""
+"""What Lightning adds to a trainer's callbacks by itself."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, ModelSummary, ProgressBar, Timer
+
+
+def given_callbacks(trainer: Any) -> list[Any]:
+    """Return the callbacks that a trainer was made with.
+
+    Args:
+        trainer: NNI's trainer, which knows the arguments it was made with.
+    """
+    given = getattr(trainer, "trace_kwargs", {}).get("callbacks") or []
+    return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
 def default_checkpoint(trainer: Any) -> Any:
     """Return the callback that Lightning made because the user gave none: it writes into the working directory.
 
     Args:
-        trainer: NNI's trainer, which knows the arguments it was made with.
+        trainer: NNI's trainer, before it trains.
 
     Returns:
-        The callback, or None where the user gave one, or switched checkpoints off.
+        The callback, or None where the user gave one, put another in its place, or switched checkpoints off.
     """
-    arguments = getattr(trainer, "trace_kwargs", {})
-    given = arguments.get("callbacks") or []
-    given = given if isinstance(given, (list, tuple)) else [given]
-    if arguments.get("enable_checkpointing") is False or any(isinstance(c, Checkpoint) for c in given):
+    given = given_callbacks(trainer)
+    switched_off = getattr(trainer, "trace_kwargs", {}).get("enable_checkpointing") is False
+    if switched_off or any(isinstance(callback, Checkpoint) for callback in given):
         return None
-    # Those that the user has appended since come after it.
-    return next((c for c in trainer.callbacks if type(c) is ModelCheckpoint), None)
+    return next((callback for callback in trainer.callbacks if _is_as_made_by_lightning(callback)), None)
+
+
+def appended_callbacks(trainer: Any) -> list[Any]:
+    """Return the callbacks that the user has put into a trainer's list after it was made."""
+    given, default = given_callbacks(trainer), default_checkpoint(trainer)
+    return [
+        callback
+        for callback in trainer.callbacks
+        if callback is not default
+        and not any(callback is one for one in given)
+        and not isinstance(callback, (ProgressBar, ModelSummary, Timer))
+    ]
+
+
+def _is_as_made_by_lightning(callback: Any) -> bool:
+    return (
+        type(callback) is ModelCheckpoint
+        and callback.dirpath is None
+        and callback.monitor is None
+        and not callback.save_last
+    )

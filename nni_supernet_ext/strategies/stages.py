@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from nni.nas.evaluator.pytorch import Lightning
 from pytorch_lightning.callbacks import ModelSummary, ProgressBar
 
 from nni_supernet_ext.core.domain import Domain
-from nni_supernet_ext.strategies.default_checkpoint import default_checkpoint
+from nni_supernet_ext.strategies.default_checkpoint import appended_callbacks, default_checkpoint
 from nni_supernet_ext.strategies.supernet import SupernetStrategy
 
 
@@ -76,7 +75,7 @@ def fresh_evaluator(evaluator: Lightning, epochs: int | None = None) -> Lightnin
         arguments |= {"max_epochs": epochs, "max_steps": -1}
     positional = copy.deepcopy(list(trainer.trace_args))
     fresh: Any = nni.trace(trainer.trace_symbol)(*positional, **arguments)
-    fresh.callbacks += copy.deepcopy(_appended(trainer.callbacks, fresh.callbacks))
+    fresh.callbacks += copy.deepcopy(appended_callbacks(trainer))
     return Lightning(
         copy.deepcopy(evaluator.module),
         fresh,
@@ -87,14 +86,3 @@ def fresh_evaluator(evaluator: Lightning, epochs: int | None = None) -> Lightnin
         fit_kwargs=dict(evaluator.fit_kwargs),
         detect_interrupt=evaluator.detect_interrupt,
     )
-
-
-def _appended(callbacks: list[Any], made: list[Any]) -> list[Any]:
-    """Return what a list holds beyond callbacks of the kinds that the trainer was made with, which come first."""
-    kinds = Counter(type(callback) for callback in made)
-    appended = []
-    for callback in callbacks:
-        kinds[type(callback)] -= 1
-        if kinds[type(callback)] < 0:
-            appended.append(callback)
-    return appended

@@ -142,6 +142,8 @@ class Trial:
         found = self._recording.best if self._recording is not None else None
         if metrics is None:
             metrics = found or {name: value for name, value in self.last.items() if "/" not in name}
+        if not metrics and _rank():
+            return  # Only the first of several ranks has anything to report.
         if not metrics:
             raise ConfigurationError(
                 "Argument `metrics` is expected to be given where a trial has reported nothing, but got "
@@ -237,3 +239,10 @@ class Trial:
     def _flush(self) -> None:
         if self._recording is not None:
             self._recording.close()
+
+
+def _rank() -> int:
+    """Return this process's number among those that train together; 0 for a process alone."""
+    from pytorch_lightning.utilities import rank_zero_only
+
+    return int(getattr(rank_zero_only, "rank", 0) or 0)

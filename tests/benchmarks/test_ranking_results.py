@@ -70,6 +70,9 @@ def test_any_method_can_be_the_reference(scripts: Any, tmp_path: Path, capsys: A
     assert len([row for row in rows if row]) == 2, "those asked for"
     assert rows[0].startswith("| fairnas+calr | 1 | 0.750 |") and rows[0].endswith("| +0.250 (1 of 1) |")
     assert rows[1].startswith("| fairnas | 1 | 0.500 |") and rows[1].endswith("|  |")
+    summarize.main([str(path), "--methods", "fairnas+calr", "--reference", "spos", "--columns", "tau"])
+    row = capsys.readouterr().out.splitlines()[4]
+    assert row.endswith("| +0.500 (1 of 1) |"), "also with one that is not shown"
     for wrong in (["--reference", "none"], ["--methods", "spos,none"]):
         with pytest.raises(SystemExit):
             summarize.main([*command[:1], *wrong])

@@ -94,6 +94,20 @@ def test_ends_of_what_is_monotone_in_every_choice_but_seldom_changes(name):
     assert (extremes.minimum, extremes.maximum) == (measure([0] * 12), measure([2] * 12))
 
 
+@pytest.mark.parametrize(("unknown", "most"), [(math.nan, 50), (math.inf, math.inf)])
+def test_ends_of_a_measure_that_does_not_know_every_subnet(unknown, most):
+    supernet = toy_supernet(nasbench201(channels=4, cells_per_stage=1))
+    supernet.domain.size = lambda: 1e9
+    cost = {"none": 0, "skip_connect": 1, "conv_1x1": 3, "conv_3x3": 9, "avg_pool_3x3": 10}
+
+    def measure(sample):
+        known = sample["cell/0_1"] != "avg_pool_3x3"
+        return sum(cost[v] for v in sample.values()) - 9 if known else unknown
+
+    extremes = find_extremes(measure, supernet.domain)
+    assert (extremes.minimum, extremes.maximum) == (-9, most)
+
+
 def test_flops_of_nasbench201_equal_the_closed_form():
     supernet = toy_supernet(nasbench201(channels=4, cells_per_stage=1))
     measured = flop_count(supernet, torch.zeros(2, 3, 8, 8))

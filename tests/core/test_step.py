@@ -329,6 +329,19 @@ def test_short_log_equals_lightnings(tmp_path, monkeypatch):
         assert a.read() == b.read()
 
 
+def test_logging_without_a_trainer_does_what_lightning_does(tmp_path):
+    kept = []
+
+    class Keep(pl.Callback):
+        def on_fit_start(self, trainer, module):
+            kept.append(module)
+
+    train(_case(), {}, tmp_path, epochs=1, evaluator_arguments={"callbacks": [Keep()]})
+    kept[0].trainer = None
+    with pytest.warns(UserWarning, match="reference is not registered on the model"):
+        kept[0].log("outside", 1.0, True)
+
+
 def test_nonfinite_loss_stops_with_the_subnet_named_and_a_checkpoint(tmp_path):
     class Explode(Objective):
         def loss(self, draw, state):

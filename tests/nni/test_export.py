@@ -12,7 +12,7 @@ import pytest
 from nni.nas.nn.pytorch import ModelSpace, MutableDropout, MutableLinear
 
 from nni_supernet_ext.core.domain import Domain
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.errors import ConfigurationError, DataError
 from nni_supernet_ext.recording import read_export, sample_from_parameters
 from nni_supernet_ext.testing import ToySpace
 
@@ -58,3 +58,10 @@ class Numbers(ModelSpace):
 @pytest.mark.parametrize(("given", "p"), [("0", 0.0), (0, 0.0), ("0.00001", 1e-5), ("1e-05", 1e-5), (".5", 0.5)])
 def test_numbers_are_known_by_their_value(given: Any, p: float) -> None:
     assert sample_from_parameters({"width": "4.0", "p": given}, Domain(Numbers())) == {"width": 4, "p": p}
+
+
+def test_a_table_of_another_origin_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("trialJobId,op,width\na,conv,4\n")
+    with pytest.raises(DataError, match="expected to come from `nnictl experiment export`"):
+        read_export(path, Domain(ToySpace()))

@@ -33,3 +33,12 @@ def test_lightning_s_own_checkpoint_is_not_written(tmp_path: Path) -> None:
     before = list(evaluator.trainer.callbacks)
     assert written(tmp_path, evaluator) == ["last.ckpt"]
     assert evaluator.trainer.callbacks == before
+
+
+@pytest.mark.parametrize("place", ["instead", "before"])
+def test_a_checkpoint_in_the_place_of_lightning_s_is_kept(tmp_path: Path, place: str) -> None:
+    evaluator = toy_evaluator(1, root=tmp_path)
+    made = [callback for callback in evaluator.trainer.callbacks if not isinstance(callback, ModelCheckpoint)]
+    mine = ModelCheckpoint(dirpath=tmp_path / "mine", monitor="val_acc", filename="best")
+    evaluator.trainer.callbacks = [*made, mine] if place == "instead" else [mine, *evaluator.trainer.callbacks]
+    assert written(tmp_path, evaluator) == ["best.ckpt", "last.ckpt"]
