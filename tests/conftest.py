@@ -8,10 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import nni_supernet_ext  # noqa: F401 - makes torchvision importable and NNI quiet before any test imports them
 
 import torch  # isort: skip
+
+
+# What a test takes says more about the machine's other work than about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_unconfigure() -> None:

@@ -81,7 +81,7 @@ def value_and_gradient(divergence, student, teacher, dtype=torch.float64):
     return value.item(), student.grad[0].tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(student=logits, teacher=logits)
 def test_kl_and_reversed_kl_equal_the_definition(student, teacher):
     q, p = probabilities(student), probabilities(teacher)
@@ -95,7 +95,7 @@ def test_kl_and_reversed_kl_equal_the_definition(student, teacher):
     assert gradient == pytest.approx(by_hand, rel=1e-9, abs=1e-10)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(student=logits, teacher=logits, alpha=st.sampled_from([-2.0, -1.0, -0.5, 0.5, 1.5, 2.0]))
 def test_alpha_divergence_and_its_clipped_gradient_equal_the_definition(student, teacher, alpha):
     q, p = probabilities(student), probabilities(teacher)
@@ -104,7 +104,7 @@ def test_alpha_divergence_and_its_clipped_gradient_equal_the_definition(student,
     assert gradient == pytest.approx(slow_clipped_gradient(q, p, alpha, 5), rel=1e-9, abs=1e-11)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(student=mild, teacher=mild, alpha=st.sampled_from([-1.0, 0.5, 2.0]))
 def test_without_clipping_the_gradient_is_the_derivative_of_the_value(student, teacher, alpha):
     p = probabilities(teacher)
@@ -134,7 +134,7 @@ def test_clipping_changes_the_gradient_where_it_clips():
     assert clipped[0] < free[0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(student=logits, teacher=logits)
 def test_adaptive_takes_value_and_gradient_of_the_larger(student, teacher):
     q, p = probabilities(student), probabilities(teacher)
@@ -162,7 +162,7 @@ def test_adaptive_chooses_for_every_sample():
     assert both.mean() > max(minus.mean(), plus.mean())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(student=logits, teacher=logits)
 def test_alpha_one_is_kl_and_alpha_zero_is_reversed_kl(student, teacher):
     for alpha, other in ((1.0, kl_divergence), (0.0, reversed_kl_divergence)):
@@ -179,7 +179,7 @@ def test_the_limits_are_continuous(alpha):
     assert near[1] == pytest.approx(at[1], rel=5e-3, abs=2e-3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(p=mild, q=mild)
 def test_against_scipy(p, q):
     first, second = ([float(x) for x in probabilities(v)] for v in (p, q))

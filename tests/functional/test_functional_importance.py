@@ -35,7 +35,7 @@ NORMS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(NORMS, st.floats(min_value=0.0, max_value=1.0))
 def test_distribution_sums_to_one_and_keeps_its_floor(norms: list[float], smoothing: float) -> None:
     p = smoothed_distribution(norms, smoothing)
@@ -46,7 +46,7 @@ def test_distribution_sums_to_one_and_keeps_its_floor(norms: list[float], smooth
     assert (np.diff(p[order]) >= -1e-12).all(), "a larger norm must not be less likely"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(NORMS, st.floats(min_value=0.0, max_value=1.0), st.data())
 def test_floor_follows_the_prior(norms: list[float], smoothing: float, data: st.DataObject) -> None:
     weights = data.draw(st.lists(st.floats(0.1, 10.0), min_size=len(norms), max_size=len(norms)))
@@ -166,7 +166,7 @@ def test_weights_by_hand() -> None:
     assert importance_weight([0.8], [0.2]) == 0.25
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**31), st.integers(2, 9))
 def test_moments_equal_the_variance_of_stored_gradients(seed: int, steps: int) -> None:
     generator = torch.Generator().manual_seed(seed)
