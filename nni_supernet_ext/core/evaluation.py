@@ -79,7 +79,7 @@ class SubnetEvaluator:
             )
         self._recalibrator = BatchNormRecalibrator(supernet.model)
         self._calibration: list[Any] = []
-        if calibration is not None and recalibrate_batches and _tracks_statistics(supernet):
+        if calibration is not None and recalibrate_batches and tracks_statistics(supernet):
             self._calibration = self._load(detached_batches(calibration, recalibrate_batches, seed))
 
     def evaluate(self, sample: Sample) -> dict[str, float]:
@@ -143,5 +143,6 @@ class SubnetEvaluator:
         return results
 
 
-def _tracks_statistics(supernet: Supernet) -> bool:
+def tracks_statistics(supernet: Supernet) -> bool:
+    """Tell whether a supernet has BN statistics to estimate."""
     return any(name.endswith("running_mean") for name, _ in supernet.model.named_buffers())

@@ -6,6 +6,7 @@ from typing import Any
 
 from nni.nas.evaluator.pytorch import Lightning
 
+from nni_supernet_ext.core.evaluation import tracks_statistics
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import ConfigurationError
 
@@ -63,9 +64,10 @@ def calibration_of(data: SearchData, supernet: Supernet, batches: int) -> Any:
     Raises:
         ConfigurationError: BN statistics are to be estimated, but there are no training data.
     """
-    tracked = any(name.endswith("running_mean") for name, _ in supernet.model.named_buffers())
-    loader = data.loader("train") if batches and tracked else None
-    if batches and tracked and loader is None:
+    if not batches or not tracks_statistics(supernet):
+        return None
+    loader = data.loader("train")
+    if loader is None:
         raise ConfigurationError(
             "Argument `train_dataloaders` of the evaluator is expected to be a loader for the BN statistics of "
             f"each subnet, but got None with `recalibrate_batches={batches}`. Give the evaluator training data, "

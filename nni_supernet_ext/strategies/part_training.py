@@ -19,9 +19,10 @@ from nni_supernet_ext.core.random_state import capture_random_state, restore_ran
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.strategies.stage_files import StageFiles
 from nni_supernet_ext.strategies.stage_state import KeepState, Start, TakeState
-from nni_supernet_ext.strategies.stages import RegionStrategy, fresh_evaluator, user_callbacks
+from nni_supernet_ext.strategies.stages import RegionStrategy, fresh_evaluator
 from nni_supernet_ext.strategies.sub_supernets import Region, copied_weights, load_weights
 from nni_supernet_ext.strategies.supernet import SupernetStrategy
+from nni_supernet_ext.strategies.trainer_callbacks import user_callbacks
 
 
 class PartTraining:

@@ -9,11 +9,10 @@ from typing import Any
 
 import nni
 from nni.nas.evaluator.pytorch import Lightning
-from pytorch_lightning.callbacks import ModelSummary, ProgressBar
 
 from nni_supernet_ext.core.domain import Domain
-from nni_supernet_ext.strategies.default_checkpoint import appended_callbacks, default_checkpoint
 from nni_supernet_ext.strategies.supernet import SupernetStrategy
+from nni_supernet_ext.strategies.trainer_callbacks import appended_callbacks
 
 
 class RegionStrategy(SupernetStrategy):
@@ -47,13 +46,6 @@ def copied_arguments(base: SupernetStrategy) -> dict[str, Any]:
     # The space is mutated once, before any training.
     own = [name for name in names if name != "mutation_hooks"]
     return copy.deepcopy({name: getattr(base, name) for name in own})
-
-
-def user_callbacks(trainer: Any) -> list[Any]:
-    """Return a trainer's callbacks without those that Lightning adds by itself or for show."""
-    shown = (ProgressBar, ModelSummary)
-    own = default_checkpoint(trainer)
-    return [c for c in trainer.callbacks if c is not own and not isinstance(c, shown)]
 
 
 def fresh_evaluator(evaluator: Lightning, epochs: int | None = None) -> Lightning:

@@ -33,9 +33,9 @@ from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.objectives.task import TaskLoss
 from nni_supernet_ext.paths.uniform import UniformPathSampler
 from nni_supernet_ext.recording import Recording, open_recording
-from nni_supernet_ext.strategies.default_checkpoint import default_checkpoint
 from nni_supernet_ext.strategies.quality import usual_quality
 from nni_supernet_ext.strategies.supernet_checks import argument_problems
+from nni_supernet_ext.strategies.trainer_callbacks import default_checkpoint
 from nni_supernet_ext.weights.shared import SharedWeights
 
 _logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""What Lightning adds to a trainer's callbacks by itself."""
+"""Which of a trainer's callbacks are the user's, and which Lightning has added by itself."""
 
 from __future__ import annotations
 
@@ -33,15 +33,20 @@ def default_checkpoint(trainer: Any) -> Any:
     return next((callback for callback in trainer.callbacks if _is_as_made_by_lightning(callback)), None)
 
 
+def user_callbacks(trainer: Any) -> list[Any]:
+    """Return a trainer's callbacks without those that Lightning adds by itself or for show."""
+    default = default_checkpoint(trainer)
+    return [c for c in trainer.callbacks if c is not default and not isinstance(c, (ProgressBar, ModelSummary))]
+
+
 def appended_callbacks(trainer: Any) -> list[Any]:
     """Return the callbacks that the user has put into a trainer's list after it was made."""
-    given, default = given_callbacks(trainer), default_checkpoint(trainer)
+    given = given_callbacks(trainer)
     return [
         callback
-        for callback in trainer.callbacks
-        if callback is not default
-        and not any(callback is one for one in given)
-        and not isinstance(callback, (ProgressBar, ModelSummary, Timer))
+        for callback in user_callbacks(trainer)
+        # A timer is made anew from the trainer's `max_time`.
+        if not isinstance(callback, Timer) and not any(callback is one for one in given)
     ]
 
 
