@@ -91,7 +91,9 @@ class Nnictl:
             return json.load(answer)
 
     def status(self) -> str:
-        return str(self.rest("/check-status")["status"])
+        answer = self.rest("/check-status")
+        assert answer["status"] != "ERROR", answer["errors"]
+        return str(answer["status"])
 
     def processes(self) -> list[psutil.Process]:
         """Return the trials of the experiment that run."""
