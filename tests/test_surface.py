@@ -30,7 +30,8 @@ PUBLIC = (
     "testing",
 )
 FLOORS = {
-    "errors": -2,
+    "errors": -3,
+    "_integers": -2,
     "_compat": -1,
     "functional": 0,
     "core": 1,

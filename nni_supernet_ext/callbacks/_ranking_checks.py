@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nni_supernet_ext._integers import integer_problems
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.errors import DataError, SpaceError, SupernetError
 
@@ -38,22 +39,11 @@ def ranking_problems(ranking: RankingConsistency, plan: Plan) -> Iterator[str]:
 
 
 def _numbers(ranking: RankingConsistency) -> Iterator[str]:
-    if not isinstance(ranking.every, int) or ranking.every < 1:
-        yield (
-            f"Argument `every` is expected to be a positive integer, but got {ranking.every!r}. Use 1 to measure "
-            "after every epoch."
-        )
-    if not isinstance(ranking.recalibrate_batches, int) or ranking.recalibrate_batches < 0:
-        yield (
-            f"Argument `recalibrate_batches` is expected to be an integer of at least 0, but got "
-            f"{ranking.recalibrate_batches!r}. Use 20, the default."
-        )
-    limit = ranking.limit_batches
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
-        yield (
-            f"Argument `limit_batches` is expected to be a positive integer or None, but got {limit!r}. Use None "
-            "for the whole loader."
-        )
+    yield from integer_problems("Use 1 to measure after every epoch.", every=ranking.every)
+    yield from integer_problems("Use 20, the default.", least=0, recalibrate_batches=ranking.recalibrate_batches)
+    yield from integer_problems(
+        "Use None for the whole loader.", optional=True, limit_batches=ranking.limit_batches
+    )
     if ranking.mode not in _MODES:
         yield (
             f"Argument `mode` is expected to be one of {_MODES}, but got {ranking.mode!r}. Use 'max' for an "

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytorch_lightning as pl
 from torch import Tensor
 
+from nni_supernet_ext._integers import integer_problems
 from nni_supernet_ext.core.callback import SupernetCallback
 from nni_supernet_ext.core.module import SupernetModule
 from nni_supernet_ext.core.plan import Plan
@@ -117,11 +118,7 @@ class CosineLR(SupernetCallback):
                 f"Argument `min_lr` is expected to be a number of at least 0, but got {self.min_lr!r}. Use 0 to "
                 "let the rate fall to zero."
             )
-        if not isinstance(self.warmup_iterations, int) or self.warmup_iterations < 0:
-            yield (
-                "Argument `warmup_iterations` is expected to be an integer of at least 0, but got "
-                f"{self.warmup_iterations!r}. Use 0 for none."
-            )
+        yield from integer_problems("Use 0 for none.", least=0, warmup_iterations=self.warmup_iterations)
 
     def _rate_problems(self, optimizers: Iterable[Any]) -> Iterable[str]:
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nni_supernet_ext._integers import integer_problems
 from nni_supernet_ext.callbacks._arrivals import GradientArrivals
 from nni_supernet_ext.callbacks._epoch_summary import EpochSummary
 from nni_supernet_ext.core.plan import Plan
@@ -56,11 +57,7 @@ class GradientVariance(EpochSummary):
 
     def problems(self, plan: Plan) -> Iterable[str]:
         """Refuse an interval that is no positive integer."""
-        if not isinstance(self.every, int) or self.every < 1:
-            yield (
-                f"Argument `every` is expected to be a positive integer, but got {self.every!r}. Use 1 to measure "
-                "every step."
-            )
+        yield from integer_problems("Use 1 to measure every step.", every=self.every)
 
     def prepare(self, plan: Plan) -> None:
         """Start without any measurement."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nni_supernet_ext._integers import integer_problems
 from nni_supernet_ext.core.callback import SupernetCallback
 from nni_supernet_ext.core.module import SupernetModule
 from nni_supernet_ext.core.plan import Plan
@@ -109,11 +110,7 @@ class TrainingHistory(SupernetCallback):
 
     def problems(self, plan: Plan) -> Iterable[str]:
         """Refuse an interval that is no positive integer."""
-        if not isinstance(self.every, int) or self.every < 1:
-            yield (
-                f"Argument `every` is expected to be a positive integer, but got {self.every!r}. Use 1 to record "
-                "every batch."
-            )
+        yield from integer_problems("Use 1 to record every batch.", every=self.every)
 
     def on_after_draw(self, state: StepState) -> None:
         """Take the draw's loss, subnet and factor."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nni_supernet_ext._integers import integer_problems
 from nni_supernet_ext.callbacks._epoch_summary import EpochSummary
 from nni_supernet_ext.core.complexity import MEASURES, Complexity, resolve_complexity
 from nni_supernet_ext.core.draw import Sample
@@ -74,13 +75,8 @@ class LossByComplexity(EpochSummary):
                 f"Argument `complexity` is expected to be one of {MEASURES} or a function of the sample, but got "
                 f"{self.complexity!r}. Use 'parameters', the default."
             )
-        for name, usual in (("n_ranges", 5), ("n_prior", 2000)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                yield (
-                    f"Argument `{name}` is expected to be a positive integer, but got {value!r}. Use {usual}, the "
-                    "default."
-                )
+        yield from integer_problems("Use 5, the default.", n_ranges=self.n_ranges)
+        yield from integer_problems("Use 2000, the default.", n_prior=self.n_prior)
 
     def prepare(self, plan: Plan) -> None:
         """Set the ranges from random subnets; no draw of the training is used up."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from pytorch_lightning.utilities.seed import isolate_rng
 
+from nni_supernet_ext._integers import integer_problems
 from nni_supernet_ext.callbacks._epoch_summary import EpochSummary
 from nni_supernet_ext.core.batches import to_device
 from nni_supernet_ext.core.draw import Sample
@@ -57,13 +58,8 @@ class PathTrainability(EpochSummary):
 
     def problems(self, plan: Plan) -> Iterable[str]:
         """Refuse numbers that are no positive integers."""
-        for name, least in (("n_paths", 1), ("n_examples", 2)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                yield (
-                    f"Argument `{name}` is expected to be an integer of at least {least}, but got {value!r}. Use "
-                    "8, the default."
-                )
+        yield from integer_problems("Use 8, the default.", n_paths=self.n_paths)
+        yield from integer_problems("Use 8, the default.", least=2, n_examples=self.n_examples)
 
     def prepare(self, plan: Plan) -> None:
         """Start without any measurement."""

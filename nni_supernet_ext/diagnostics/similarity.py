@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nni_supernet_ext._integers import require_integers
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.diagnostics.gradients import SubnetGradients
@@ -56,10 +57,7 @@ def similarity_by_distance(
     """
     domain = gradients.supernet.domain
     wanted = list(range(1, len(domain.labels) + 1)) if distances is None else list(distances)
-    if n_pairs < 1:
-        raise ConfigurationError(
-            f"Argument `n_pairs` is expected to be a positive integer, but got {n_pairs!r}. Use 20, the default."
-        )
+    require_integers("Use 20, the default.", n_pairs=n_pairs)
     rng = np.random.default_rng(seed)
     means = {}
     for distance in wanted:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nni_supernet_ext._integers import integer_problems
 from nni_supernet_ext.core.batches import redirected_log
 from nni_supernet_ext.core.complexity import Complexity, resolve_complexity
 from nni_supernet_ext.core.draw import Draw, Sample
@@ -92,13 +93,8 @@ class AttentivePathSampler(PathSampler):
                 yield (
                     f"Argument `{name}` is expected to be one of {choices}, but got {value!r}. Use {choices[0]!r}."
                 )
-        for name in ("n_candidates", "n_bins", "n_prior"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or number < 1:
-                yield (
-                    f"Argument `{name}` is expected to be an integer of at least 1, but got {number!r}. Use "
-                    "the default."
-                )
+        counts = {name: getattr(self, name) for name in ("n_candidates", "n_bins", "n_prior")}
+        yield from integer_problems("Use the default.", **counts)
         if self.predictor is not None and not callable(self.predictor):
             yield (
                 f"Argument `predictor` is expected to be a function of the sample or None, but got "

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nni_supernet_ext._integers import integer_problems, is_integer
 from nni_supernet_ext.core.complexity import Complexity, Extremes, find_extremes, resolve_complexity
 from nni_supernet_ext.core.draw import Draw, describe_sample
 from nni_supernet_ext.core.plan import Plan
@@ -100,15 +101,11 @@ class SandwichSampler(PathSampler):
     @property
     def _calls(self) -> int:
         # A wrong `n_random` is reported with all other problems, after others have asked for the roles.
-        return self.n_random if isinstance(self.n_random, int) else 0
+        return self.n_random if is_integer(self.n_random, 0) else 0
 
     def problems(self, plan: Plan) -> Iterable[str]:
         """Refuse bad arguments, and pass on what the base refuses."""
-        if not isinstance(self.n_random, int) or self.n_random < 0:
-            yield (
-                f"Argument `n_random` is expected to be an integer of at least 0, but got {self.n_random!r}. "
-                "Use 2, the papers'."
-            )
+        yield from integer_problems("Use 2, the papers'.", least=0, n_random=self.n_random)
         known = set(self.order) <= set(_PARTS) and len(set(self.order)) == len(self.order)
         if not known or (not self.roles and self.base.draws_per_step is not None):
             yield (

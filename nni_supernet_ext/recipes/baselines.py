@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext._integers import require_integers
 from nni_supernet_ext.paths import FairPathSampler
 from nni_supernet_ext.recipes._schedule import scheduled
 from nni_supernet_ext.strategies.few_shot import FewShotStrategy
@@ -90,11 +90,7 @@ def few_shot(
     Reference:
         Zhao et al., "Few-shot Neural Architecture Search", ICML 2021.
     """
-    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
-        raise ConfigurationError(
-            f"Argument `levels` is expected to be a positive integer, but got {levels!r}. Use 1 to split on one "
-            "choice."
-        )
+    require_integers("Use 1 to split on one choice.", levels=levels)
     base = SupernetStrategy(**scheduled(schedule, settings))
     splits = [ChoiceSplit(choice), *(ChoiceSplit() for _ in range(levels - 1))]
     return FewShotStrategy(base, splits, warmup_epochs=warmup_epochs)

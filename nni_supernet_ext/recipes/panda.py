@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.optim import SGD
 
+from nni_supernet_ext._integers import require_integers
 from nni_supernet_ext.data import ImportanceDataSampler
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.paths import ImportancePathSampler
@@ -77,7 +78,7 @@ def panda_evaluator_settings(space: str = "nasbench201", epochs: int | None = No
         Keyword arguments of NNI's ``Classification``.
 
     Raises:
-        ConfigurationError: Unknown space.
+        ConfigurationError: Unknown space, or ``epochs`` is no positive integer.
 
     Example:
         >>> panda_evaluator_settings()['learning_rate'], panda_evaluator_settings('darts')['max_epochs']
@@ -98,4 +99,7 @@ def panda_evaluator_settings(space: str = "nasbench201", epochs: int | None = No
         "mobilenet": {"learning_rate": 0.5, "weight_decay": 4e-5, "max_epochs": 120},
     }
     chosen = {**settings_of(space, settings), "optimizer": partial(SGD, momentum=0.9)}
-    return chosen if epochs is None else {**chosen, "max_epochs": epochs}
+    if epochs is None:
+        return chosen
+    require_integers("Use None for the space's own.", epochs=epochs)
+    return {**chosen, "max_epochs": epochs}

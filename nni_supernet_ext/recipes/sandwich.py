@@ -9,11 +9,11 @@ from typing import Any
 from torch import nn
 from torch.optim import SGD
 
+from nni_supernet_ext._integers import require_integers
 from nni_supernet_ext.callbacks import LargestSubnetRegularization
 from nni_supernet_ext.callbacks.cosine_lr import CosineLR
 from nni_supernet_ext.core.complexity import Complexity
 from nni_supernet_ext.core.draw import Sample
-from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.functional.param_groups import weights_only_decay
 from nni_supernet_ext.objectives import InplaceDistillation
 from nni_supernet_ext.paths import AttentivePathSampler, SandwichSampler
@@ -164,11 +164,7 @@ def sandwich_evaluator_settings(batch_size: int, epochs: int = 360) -> dict[str,
     Deviations:
         The label smoothing is the criterion's, so it is in the validation loss too.
     """
-    for name, value in (("batch_size", batch_size), ("epochs", epochs)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigurationError(
-                f"Argument `{name}` is expected to be a positive integer, but got {value!r}. Correct it."
-            )
+    require_integers("Use 1 or more.", batch_size=batch_size, epochs=epochs)
     return {
         "criterion": partial(nn.CrossEntropyLoss, label_smoothing=0.1),
         "learning_rate": 0.1 * batch_size / 256,

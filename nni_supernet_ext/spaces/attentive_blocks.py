@@ -87,12 +87,17 @@ class ConvNormAct(nn.Sequential):
         super().__init__(*parts, *([nn.SiLU()] if act else []))
 
 
+def squeezed_width(channels: Size) -> Size:
+    """Return how many channels squeeze-and-excitation squeezes to: a quarter, in multiples of 8, at least one."""
+    return MutableExpression.max((channels // 4 + 4) // 8 * 8, 8)
+
+
 class SqueezeExcitation(nn.Module):
-    """Weigh channels by a small network of their means: squeeze to a quarter, in multiples of 8, at least one."""
+    """Weigh channels by a small network of their means."""
 
     def __init__(self, channels: Size) -> None:
         super().__init__()
-        squeezed = MutableExpression.max((channels // 4 + 4) // 8 * 8, 8)
+        squeezed = squeezed_width(channels)
         self.squeeze = MutableConv2d(channels, squeezed, 1)
         self.excite = MutableConv2d(squeezed, channels, 1)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nni_supernet_ext.errors import SpaceError
+from nni_supernet_ext.spaces.attentive_blocks import squeezed_width
 from nni_supernet_ext.spaces.attentive_mobilenet import IMAGENET_STAGES, Stage
 
 __all__ = ["attentive_mobilenet_flops"]
@@ -114,7 +115,7 @@ def _stage(stage: Stage, number: int, sample: Mapping[str, Any], inputs: int, si
         total += inputs * hidden * side**2 if expands else 0
         side = -(-side // stage.stride) if index == 0 else side
         total += hidden * kernel**2 * side**2 + hidden * width * side**2
-        total += 2 * hidden * max((hidden // 4 + 4) // 8 * 8, 8) if stage.squeeze else 0
+        total += 2 * hidden * squeezed_width(hidden) if stage.squeeze else 0
         total += inputs * width * side**2 if index == 0 and inputs != width else 0
         inputs = width
     return total, width, side

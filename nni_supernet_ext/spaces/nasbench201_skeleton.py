@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext._integers import require_integers
 from nni_supernet_ext.spaces.nasbench201_ops import BatchNormKind, Cell, ResidualReduction
 
 
@@ -33,7 +33,8 @@ class Skeleton(nn.Module):
         Raises:
             ConfigurationError: A size is not a positive integer.
         """
-        _check_sizes(
+        require_integers(
+            "Pass 1 or more.",
             channels=channels,
             cells_per_stage=cells_per_stage,
             n_classes=n_classes,
@@ -57,13 +58,3 @@ class Skeleton(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return self.head(self.cells(self.stem(inputs)))
-
-
-def _check_sizes(**sizes: int) -> None:
-    wrong = [
-        f"Argument `{name}` is expected to be a positive integer, but got {value!r}. Pass 1 or more."
-        for name, value in sizes.items()
-        if not isinstance(value, int) or value < 1
-    ]
-    if wrong:
-        raise ConfigurationError(wrong)

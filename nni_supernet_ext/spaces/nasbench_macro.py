@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import Tensor, nn
 
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext._integers import require_integers
 from nni_supernet_ext.spaces.nasbench_macro_arch import (
     NASBENCH_MACRO_BLOCKS,
     NASBENCH_MACRO_LABELS,
@@ -79,7 +79,7 @@ class NasBenchMacro(ModelSpace):
     ) -> None:
         super().__init__()
         sizes = {"channels": channels, "head_channels": head_channels}
-        _check_sizes(**sizes, n_classes=n_classes, in_channels=in_channels)
+        require_integers("Pass 1 or more.", **sizes, n_classes=n_classes, in_channels=in_channels)
         self.stem = nn.Sequential(*conv_norm(in_channels, channels, 3), nn.ReLU(inplace=True))
         self.layers = nn.Sequential(*_layers(channels))
         self.head = nn.Sequential(
@@ -136,13 +136,3 @@ def _candidate(name: str, inputs: int, outputs: int, stride: int) -> nn.Module:
     if name == "identity":
         return nn.Identity() if stride == 1 else conv_norm(inputs, outputs, 1, stride)
     return InvertedBottleneck(inputs, outputs, stride, *NASBENCH_MACRO_BLOCKS[name])
-
-
-def _check_sizes(**sizes: int) -> None:
-    wrong = [
-        f"Argument `{name}` is expected to be a positive integer, but got {value!r}. Pass 1 or more."
-        for name, value in sizes.items()
-        if not isinstance(value, int) or value < 1
-    ]
-    if wrong:
-        raise ConfigurationError(wrong)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
+from nni_supernet_ext._integers import is_integer
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.slots import WeightStore
 from nni_supernet_ext.errors import SpaceError
@@ -47,16 +48,12 @@ def check_space(domain: Domain) -> None:
         )
 
 
-def _is_count(value: Any, least: int = 1) -> bool:
-    return isinstance(value, Integral) and int(value) >= least
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real)
 
 
-_POSITIVE = (_is_count, "a positive integer")
-_NOT_NEGATIVE = (lambda value: _is_count(value, 0), "an integer of at least 0")
+_POSITIVE = (is_integer, "a positive integer")
+_NOT_NEGATIVE = (lambda value: is_integer(value, 0), "an integer of at least 0")
 _BOUND = (lambda value: value is None or (_is_number(value) and value > 0), "a positive number or None")
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "population": _POSITIVE,
@@ -64,7 +61,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "parents": _POSITIVE,
     "subnets_per_trial": _POSITIVE,
     "recalibrate_batches": _NOT_NEGATIVE,
-    "limit_batches": (lambda value: value is None or _is_count(value), "a positive integer or None"),
+    "limit_batches": (lambda value: value is None or is_integer(value), "a positive integer or None"),
     "seed": _NOT_NEGATIVE,
     "max_parameters": _BOUND,
     "max_flops": _BOUND,

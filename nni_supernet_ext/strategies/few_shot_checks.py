@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from nni_supernet_ext._integers import is_integer
 from nni_supernet_ext.callbacks.momentum_separation import MomentumSeparation
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.strategies.splits import SplitRule
@@ -53,7 +54,7 @@ def _any_warmup(strategy: Any) -> bool:
 def _warmup_problems(strategy: Any) -> Iterable[str]:
     given = strategy.warmup_epochs
     epochs = list(given) if isinstance(given, Sequence) else [given]
-    wrong = any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in epochs)
+    wrong = not all(is_integer(n, 0) for n in epochs)
     if wrong or len(epochs) > len(strategy.splits):
         yield (
             f"Argument `warmup_epochs` is expected to be a number of epochs of at least 0, or one for each of the "

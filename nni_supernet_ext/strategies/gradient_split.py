@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nni_supernet_ext._integers import integer_problems
 from nni_supernet_ext.core.batches import redirected_log, to_device
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.draw import Sample
@@ -72,9 +73,7 @@ class GradientSplit(SplitRule):
                 f"Argument `choices` is expected to hold labels of choices, but got {unknown}. Use some of "
                 f"{list(domain.candidates)}."
             )
-        for name, value in (("batches", self.batches), ("subnets", self.subnets)):
-            if not isinstance(value, int) or value < 1:
-                yield f"Argument `{name}` is expected to be a positive integer, but got {value!r}. Use 4."
+        yield from integer_problems("Use 4.", batches=self.batches, subnets=self.subnets)
 
     def divide(self, context: SplitContext) -> Division:
         """Compare all choices and return the cheapest cut."""

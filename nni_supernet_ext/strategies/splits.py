@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nni_supernet_ext._integers import integer_problems
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import ConfigurationError
@@ -150,11 +151,7 @@ class ChoiceSplit(SplitRule):
             yield (
                 "Arguments `parts` and `groups` are expected to exclude each other, but got both. Remove `parts`."
             )
-        if self.parts is not None and (not isinstance(self.parts, int) or self.parts < 1):
-            yield (
-                f"Argument `parts` is expected to be a positive integer or None, but got {self.parts!r}. Use None "
-                "for one sub-supernet per candidate."
-            )
+        yield from integer_problems("Use None for one sub-supernet per candidate.", optional=True, parts=self.parts)
         if self.choice is None:
             yield from self._problems_of_random_choice(domain)
         elif self.choice not in domain.candidates:

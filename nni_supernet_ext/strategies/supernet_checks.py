@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from nni_supernet_ext._integers import integer_problems
 from nni_supernet_ext.core.component import Component
 from nni_supernet_ext.core.slots import DataSampler, Objective, PathSampler, WeightStore
 
@@ -41,12 +42,7 @@ def argument_problems(strategy: Any) -> list[str]:
     ]
     for name in ("validate", "recalibrate_batches"):
         value = getattr(strategy, name)
-        if not isinstance(value, Mapping) and not (isinstance(value, int) and value >= 0):
-            problems.append(
-                f"Argument `{name}` is expected to be an integer of at least 0, but got {value!r}. Use 0 for none."
-            )
-    if isinstance(strategy.seed, bool) or not isinstance(strategy.seed, int) or strategy.seed < 0:
-        problems.append(
-            f"Argument `seed` is expected to be an integer of at least 0, but got {strategy.seed!r}. Use 0."
-        )
+        if not isinstance(value, Mapping):
+            problems += integer_problems("Use 0 for none.", least=0, **{name: value})
+    problems += integer_problems("Use 0.", least=0, seed=strategy.seed)
     return problems

@@ -97,7 +97,7 @@ def test_trainability_of_the_last_paths(tmp_path: Path) -> None:
     ("callback", "message"),
     [
         (GradientVariance(every=0), "`every` is expected to be a positive integer"),
-        (PathTrainability(n_paths=0), "`n_paths` is expected to be an integer of at least 1"),
+        (PathTrainability(n_paths=0), "`n_paths` is expected to be a positive integer"),
         (PathTrainability(n_examples=1), "`n_examples` is expected to be an integer of at least 2"),
     ],
 )

@@ -187,7 +187,7 @@ def test_inside_a_sandwich(tmp_path):
     [
         ({"pick": "middle"}, "`pick` is expected to be one of"),
         ({"prior": "flat"}, "`prior` is expected to be one of"),
-        ({"n_candidates": 0}, "`n_candidates` is expected to be an integer of at least 1"),
+        ({"n_candidates": 0}, "`n_candidates` is expected to be a positive integer"),
         ({"n_bins": 2.5}, "`n_bins` is expected"),
         ({"predictor": 3}, "`predictor` is expected to be a function"),
         ({"complexity": lambda sample: 1}, "`complexity` is expected to differ between subnets"),
