@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PYTEST_ARGS ?=
+# Processes that share the tests. Those of NNI's experiments mostly wait.
+TEST_PROCESSES ?= 2
 
 BIN := $(VENV)/bin
 INPUTS := setup.py pyproject.toml constraints.txt nni_supernet_ext/_compat/startup.py
@@ -14,7 +16,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo_digits.py
 
 test: $(VENV)/.installed-for-tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-for-tests
 	$(BIN)/python -m ruff check .

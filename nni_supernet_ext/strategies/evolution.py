@@ -75,6 +75,7 @@ class SupernetEvolution(Strategy):
         history: Every evaluated subnet in order.
 
     Raises:
+        CheckpointError: The journal, or what a resumed experiment brings, is of other weights or another search.
         ConfigurationError: Bad arguments, all at once.
         ConstraintError: No subnet satisfies the budget.
         SpaceError: The model space is no trained supernet, or has a choice without finite candidates.
@@ -142,7 +143,7 @@ class SupernetEvolution(Strategy):
         self.shared_folder = Path(shared_folder) if shared_folder is not None else None
         self.history: list[EvaluatedSubnet] = []
         self._models: list[SubnetModel] = []
-        self._restored: dict[str, dict[str, float]] = {}
+        self._restored: dict[str, Any] = {}
         self._distributed: DistributedEvaluation | None = None
         self._stopped = False
         problems = argument_problems(self)
@@ -191,7 +192,7 @@ class SupernetEvolution(Strategy):
             "seed": self.seed,
             "recalibrate_batches": self.recalibrate_batches,
             "limit_batches": self.limit_batches,
-            "weights": self.weights.digest(self.supernet) if self.journal is not None else "",
+            "weights": self.weights.digest(self.supernet),
         }
         self._journal = Journal(self.journal, identity)
         if isinstance(engine, TrainingServiceExecutionEngine):
@@ -219,7 +220,8 @@ class SupernetEvolution(Strategy):
             self.crossover_share,
             np.random.default_rng(self.seed),
         )
-        self._journal.entries.update(self._restored)
+        if self._restored.get("evaluations"):
+            self._journal.load_state_dict(self._restored)
         total = self.population * (self.cycles + 1)
         with tqdm(total=total, desc="search", disable=not self.progress, unit="subnet") as bar:
             for cycle in range(self.cycles + 1):
@@ -267,11 +269,11 @@ class SupernetEvolution(Strategy):
 
     def state_dict(self) -> dict[str, Any]:
         """Return every evaluation so far; a resumed search repeats none of them."""
-        return {"evaluations": dict(self._journal.entries) if hasattr(self, "_journal") else {}}
+        return self._journal.state_dict() if hasattr(self, "_journal") else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the evaluations of an interrupted search."""
-        self._restored = dict(state_dict.get("evaluations", {}))
+        self._restored = dict(state_dict)
 
     # What users read
 

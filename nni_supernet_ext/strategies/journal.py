@@ -39,7 +39,7 @@ class Journal:
     def __init__(self, path: Path | None, identity: Mapping[str, Any]) -> None:
         self.path = path
         self.entries: dict[str, dict[str, float]] = {}
-        self._header = {"journal": "nni_supernet_ext", **identity}
+        self._header = json.loads(json.dumps({"journal": "nni_supernet_ext", **identity}))
         if path is None:
             return
         if path.exists() and path.stat().st_size:
@@ -59,9 +59,27 @@ class Journal:
             line = json.dumps({"sample": plain_sample(sample), "metrics": dict(metrics)}, default=str)
             append_line(self.path, line)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return all evaluations and what they depend on."""
+        return {"search": self._header, "evaluations": dict(self.entries)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over evaluations.
+
+        Raises:
+            CheckpointError: They depend on something else.
+        """
+        if state.get("search") != self._header:
+            raise CheckpointError(
+                "The evaluations that NNI saved are expected to be of this search, but got those of other weights, "
+                f"choices, seed or numbers of batches: {str(state.get('search'))[:200]}. Resume with the supernet "
+                "that they were made with, or start a new experiment."
+            )
+        self.entries.update(state["evaluations"])
+
     def _read(self, path: Path) -> None:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        if _header(lines[0]) != json.loads(json.dumps(self._header)):
+        if _header(lines[0]) != self._header:
             raise CheckpointError(
                 f"The journal {path} is expected to belong to this search, but got one of {lines[0][:200]}. Use "
                 "another path, or delete it."

@@ -113,6 +113,16 @@ def test_an_interrupted_search_is_resumed_to_its_whole_budget(
     assert len(search.history) == 5
 
 
+def test_saved_evaluations_of_other_weights_are_refused(tmp_path: Path) -> None:
+    first = run(evolution(), tmp_path)
+    same, other = evolution(), evolution()
+    for search in (same, other):
+        search.load_state_dict(first.state_dict())
+    assert run(same, tmp_path).history == first.history
+    with pytest.raises(CheckpointError, match="are expected to be of this search"):
+        run(other, tmp_path, toy_supernet(seed=3).model)
+
+
 def test_a_failed_subnet_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_once(monkeypatch, 2, RuntimeError("one bad subnet"))
     search = run(evolution(), tmp_path, continue_on_failure=True)
