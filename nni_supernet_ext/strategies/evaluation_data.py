@@ -42,7 +42,23 @@ class SearchData:
         self._ready = False
 
     def loader(self, stage: str) -> Any:
-        """Return the loader for ``'train'`` or ``'val'``, from the data module where there is one."""
+        """Return the loader for ``'train'`` or ``'val'``, from the data module where there is one.
+
+        Raises:
+            ConfigurationError: There are several.
+        """
+        found = self._found(stage)
+        if not isinstance(found, (list, tuple, dict)):
+            return found
+        if len(found) != 1:
+            raise ConfigurationError(
+                f"Argument `{stage}_dataloaders` of the evaluator is expected to be one loader for a search, but "
+                f"got {len(found)}. Join their data sets by torch.utils.data.ConcatDataset, or give the one to "
+                "rank by."
+            )
+        return next(iter(found.values() if isinstance(found, dict) else found))
+
+    def _found(self, stage: str) -> Any:
         module = self._evaluator.datamodule
         if module is None:
             return getattr(self._evaluator, f"{stage}_dataloaders")

@@ -63,3 +63,15 @@ def test_statistics_without_training_data_are_refused(tmp_path: Path) -> None:
     assert search(toy_supernet().model, evaluator, recalibrate_batches=0).history
     without_statistics = SupernetStrategy().mutate_model(ToyCellSpace())
     assert search(without_statistics, evaluator).history
+
+
+@pytest.mark.parametrize("given", [list, tuple, lambda loaders: dict(enumerate(loaders))])
+def test_one_loader_in_a_list_is_used_and_several_are_refused(tmp_path: Path, given) -> None:
+    plain, listed = toy_evaluator(root=tmp_path), toy_evaluator(root=tmp_path)
+    listed.val_dataloaders = given([listed.val_dataloaders])
+    listed.train_dataloaders = given([listed.train_dataloaders])
+    expected = search(toy_supernet().model, plain, count_flops=True).history
+    assert search(toy_supernet().model, listed, count_flops=True).history == expected
+    listed.val_dataloaders = given([plain.val_dataloaders, plain.val_dataloaders])
+    with pytest.raises(ConfigurationError, match=r"`val_dataloaders` .* one loader for a search, but got 2"):
+        search(toy_supernet().model, listed)
