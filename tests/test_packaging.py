@@ -31,7 +31,7 @@ broken_torchvision = pytest.mark.skipif(
 
 def run(python: Path | str, code: str, *options: str) -> str:
     command = [str(python), "-W", "error", *options, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -50,7 +50,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "backend.build_wheel('plain'); backend.build_editable('editable')"
     )
     command = [sys.executable, "-c", code, str(source)]
-    subprocess.run(command, check=True, capture_output=True, timeout=100)
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
     return {kind: next((source / kind).glob("*.whl")) for kind in ("plain", "editable")}
 
 
@@ -60,7 +60,7 @@ def installed(
 ) -> Path:
     """Return the python of an environment with the wheel unpacked into it and this one's packages behind."""
     folder = tmp_path_factory.mktemp(request.param)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=100)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=300)
     python = next(folder.glob("bin/python")) if sys.platform != "win32" else folder / "Scripts/python.exe"
     site = Path(run(python, "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     zipfile.ZipFile(wheels[request.param]).extractall(site)
@@ -146,7 +146,7 @@ def test_the_spawned_worker_of_a_loader_can_import_torchvision(installed: Path, 
         "    print(next(iter(loader)).flatten().tolist())\n",
         encoding="utf-8",
     )
-    done = subprocess.run([installed, script], capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run([installed, script], capture_output=True, text=True, timeout=600, check=False)
     assert done.stdout.strip() == "[1.0, 0.0, 1.0, 0.0]", done.stderr
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nni_supernet_ext._compat.nni_manager import bind_to_loopback, serves_everywhere, wait_longer_for_managers
+from nni_supernet_ext._compat.nni_manager import manager_environment, wait_longer_for_managers
 
 __all__ = [
     "RESUME_REMEDY",
@@ -165,8 +165,7 @@ def _on_loopback(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(self, *args, **kwargs)
         wait_longer_for_managers()
         before = os.environ.get("NODE_OPTIONS")
-        if not serves_everywhere():
-            os.environ.update(bind_to_loopback())
+        os.environ.update(manager_environment())
         try:
             return method(self, *args, **kwargs)
         finally:

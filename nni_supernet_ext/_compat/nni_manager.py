@@ -17,14 +17,14 @@ from nni_supernet_ext.errors import SupernetError
 __all__ = [
     "ManagerError",
     "ViewManager",
-    "bind_to_loopback",
     "list_experiment",
+    "manager_environment",
     "serves_everywhere",
     "update_listed",
     "wait_longer_for_managers",
 ]
 
-PRELOAD = Path(__file__).with_name("loopback.js")
+PRELOADED = tuple(Path(__file__).with_name(name) for name in ("loopback.js", "patience.js"))
 _PATIENCE = 30.0
 
 
@@ -32,8 +32,10 @@ class ManagerError(SupernetError, RuntimeError):
     """Report that the web page cannot be served: the port is taken, or there is no node."""
 
 
-def bind_to_loopback(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return an environment in which every NNI manager that is started listens on 127.0.0.1 only.
+def manager_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return an environment in which NNI's managers listen on 127.0.0.1 only and wait a minute for their tuner.
+
+    With ``NNI_SUPERNET_BIND_ALL=1`` they listen on every interface, as NNI has it.
 
     Args:
         environment: What to start from; default the environment of this process.
@@ -42,13 +44,14 @@ def bind_to_loopback(environment: Mapping[str, str] | None = None) -> dict[str, 
         A copy with ``NODE_OPTIONS`` extended.
 
     Example:
-        >>> "loopback.js" in bind_to_loopback({})["NODE_OPTIONS"]
+        >>> "loopback.js" in manager_environment({})["NODE_OPTIONS"]
         True
     """
     result = dict(os.environ if environment is None else environment)
-    option = f'--require="{PRELOAD}"'
-    if option not in result.get("NODE_OPTIONS", ""):
-        result["NODE_OPTIONS"] = f"{result.get('NODE_OPTIONS', '')} {option}".strip()
+    for file in PRELOADED:
+        option = f'--require="{file}"'
+        if option not in result.get("NODE_OPTIONS", ""):
+            result["NODE_OPTIONS"] = f"{result.get('NODE_OPTIONS', '')} {option}".strip()
     return result
 
 
@@ -144,7 +147,7 @@ def _start(
     node = home / ("node.exe" if sys.platform == "win32" else "node")
     arguments = NniManagerArgs("view", experiment, configuration, port, False, False, None, None)
     # Also where it listens everywhere: the preloaded script ends it when this process is killed.
-    environment = bind_to_loopback()
+    environment = manager_environment()
     environment["NNI_SUPERNET_BIND_ALL"] = "1" if everywhere else "0"
     environment["NNI_SUPERNET_EXT_OWNER"] = str(os.getpid())
     with (folder / "manager.log").open("ab") as log:

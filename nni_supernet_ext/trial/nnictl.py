@@ -12,15 +12,14 @@ from pathlib import Path
 
 from nni_supernet_ext._compat.nni_database import stored_configuration
 from nni_supernet_ext._compat.nni_experiment import RESUME_REMEDY
-from nni_supernet_ext._compat.nni_manager import bind_to_loopback, serves_everywhere, wait_longer_for_managers
+from nni_supernet_ext._compat.nni_manager import manager_environment, wait_longer_for_managers
 
 
 def main() -> None:
     """Run nnictl in this process."""
     if sys.argv[1:2] == ["resume"]:
         _refuse_scripts(sys.argv[2:])
-    if not serves_everywhere():
-        os.environ.update(bind_to_loopback())
+    os.environ.update(manager_environment())
     wait_longer_for_managers()
     from nni.tools.nnictl.nnictl import parse_args
 

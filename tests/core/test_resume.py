@@ -51,7 +51,7 @@ SCRIPT = textwrap.dedent(
 
 def _run(script, root, mode):
     arguments = [sys.executable, str(script), str(root), mode]
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_experiment_resumes_after_sigkill_bit_for_bit(tmp_path):

@@ -28,7 +28,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def wait(condition: Callable[[], Any], patience: float = 180.0) -> None:
+def wait(condition: Callable[[], Any], patience: float = 400.0) -> None:
     end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -53,7 +53,7 @@ class Nnictl:
     def nnictl(self, *arguments: str) -> str:
         command = [sys.executable, "-m", "nni_supernet_ext.trial.nnictl", *arguments]
         environment = environment_of(self.home)
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -61,7 +61,7 @@ class Nnictl:
     def everything(self) -> dict[str, dict[str, Any]]:
         """Return NNI's list of experiments; NNI empties the file for a moment whenever it writes it."""
         file = self.home / "nni-experiments" / ".experiment"
-        wait(lambda: file.read_text().endswith("}"), 10)
+        wait(lambda: file.read_text().endswith("}"))
         return dict(json.loads(file.read_text()))
 
     @property

@@ -104,7 +104,7 @@ def finished(example: str, home: Path, changes: Mapping[str, Any]) -> Iterator[N
     experiment.create()
     try:
         wait(lambda: experiment.status() in ("DONE", "TUNER_NO_MORE_TRIAL"), 3600)
-        wait(lambda: all(trial.state == "SUCCEEDED" for trial in experiment.trials()), 3600)
+        wait(lambda: all(trial.state == "SUCCEEDED" for trial in experiment.trials()))
         yield experiment
     finally:
         experiment.end()

@@ -83,7 +83,7 @@ def test_killed_manager_ends_the_trial_and_loses_nothing(made: list[Experiment],
     wait(lambda: experiment.trials() and len(experiment.trials()[0].reported) == HELD)
     os.kill(experiment.listed["pid"], signal.SIGKILL)
     experiment.go.touch()
-    wait(lambda: not experiment.processes(), 30)
+    wait(lambda: not experiment.processes())
     experiment.resume()
     wait(lambda: experiment.trials()[0].state == "SUCCEEDED")
     assert experiment.epochs() == list(range(EPOCHS))
@@ -94,7 +94,7 @@ def test_assessor_ends_a_trial_cleanly(made: list[Experiment], tmp_path: Path) -
     made.append(experiment := Experiment(tmp_path, trials=2, assessor=assessor))
     experiment.go.touch()
     experiment.create()
-    wait(lambda: experiment.status() == "DONE", 120)
+    wait(lambda: experiment.status() == "DONE")
     good, bad = experiment.trials()
     assert (good.state, sorted(good.reported)) == ("SUCCEEDED", list(range(EPOCHS)))
     # NNI 3.0 notes why it stopped a trial only after it has noted that it stopped.
@@ -112,3 +112,19 @@ def test_two_experiments_at_once(made: list[Experiment], tmp_path: Path) -> None
     for experiment in made:
         wait(lambda e=experiment: e.trials() and e.trials()[0].state == "SUCCEEDED")
         assert experiment.epochs() == list(range(EPOCHS))
+
+
+def test_a_tuner_may_take_longer_than_nnis_ten_seconds(made: list[Experiment], tmp_path: Path) -> None:
+    tuner = {"className": "slow.SlowTuner", "codeDirectory": "."}
+    made.append(experiment := Experiment(tmp_path, tuner=tuner))
+    experiment.go.touch()
+    (experiment.code / "slow.py").write_text(
+        "import time\nfrom nni.tuner import Tuner\ntime.sleep(12)\n"
+        "class SlowTuner(Tuner):\n"
+        "    def update_search_space(self, search_space): pass\n"
+        "    def generate_parameters(self, parameter_id, **kwargs): return {'quality': 1.0}\n"
+        "    def receive_trial_result(self, *args, **kwargs): pass\n"
+    )
+    experiment.create()
+    wait(lambda: experiment.status() == "DONE")
+    assert [trial.state for trial in experiment.trials()] == ["SUCCEEDED"]

@@ -105,7 +105,7 @@ def search(home: Path, folder: Path) -> str:
     home.mkdir(exist_ok=True)
     command = [sys.executable, str(script), str(folder), "--smoke"]
     done = subprocess.run(
-        command, env=environment_of(home), cwd=home, capture_output=True, text=True, timeout=200, check=False
+        command, env=environment_of(home), cwd=home, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

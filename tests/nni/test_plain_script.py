@@ -99,7 +99,7 @@ def test_finished_experiments_are_viewed_and_not_resumed(script: Script) -> None
     jobs = script.rest("/trial-jobs")
     assert sorted(job["trialJobId"] for job in jobs) == sorted(trial.id for trial in before)
     script.nnictl("stop", "search")
-    wait(lambda: not script.left(), 30)
+    wait(lambda: not script.left())
     assert script.stored("search") == before, "looking changes nothing"
 
     with pytest.raises(AssertionError, match=r"Resume this experiment from its own script: NasExperiment"):
@@ -125,7 +125,7 @@ def test_killed_under_its_live_page(script: Script, everywhere: str) -> None:
     assert addresses == ({"127.0.0.1"} if everywhere == "0" else {"::"})
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
-    wait(lambda: not script.left(), 20)
+    wait(lambda: not script.left())
     (killed,) = script.stored("training")
     assert (sorted(killed.reported), killed.state) == (list(range(HELD)), "RUNNING")
     if everywhere == "1":
@@ -136,7 +136,7 @@ def test_killed_under_its_live_page(script: Script, everywhere: str) -> None:
     (job,) = script.rest("/trial-jobs")
     assert job["trialJobId"] == killed.id
     script.nnictl("stop", "training")
-    wait(lambda: not script.left(), 30)
+    wait(lambda: not script.left())
 
     script.go.touch()
     script.finish("resume")

@@ -66,7 +66,7 @@ def test_two_ranks_train_report_once_and_end(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     for process in processes:
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=600)
         assert process.returncode == 0 and "ended as it should" in output, output[-3000:]
     lines = (tmp_path / "trial" / "reports.jsonl").read_text(encoding="utf-8").splitlines()
     reports = [json.loads(line) for line in lines]
