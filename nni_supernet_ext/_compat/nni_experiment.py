@@ -67,7 +67,7 @@ def announce_experiments() -> None:
     for name in ("run", "resume", "run_or_resume", "start"):
         setattr(NasExperiment, name, _remembering_port(getattr(NasExperiment, name)))
     NasExperiment._start_engine_and_strategy = _announced(NasExperiment._start_engine_and_strategy)
-    NasExperiment._start_nni_manager = _on_loopback(NasExperiment._start_nni_manager)
+    NasExperiment._start_nni_manager = _with_manager_environment(NasExperiment._start_nni_manager)
     for name in ("_start_without_nni_manager", "_stop_without_nni_manager"):
         setattr(NasExperiment, name, _closing(name, getattr(NasExperiment, name)))
 
@@ -156,8 +156,8 @@ def _announced(method: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def _on_loopback(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Have the manager of a strategy of this package listen on the loopback interface."""
+def _with_manager_environment(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Start the manager of a strategy of this package in the environment that it needs."""
 
     @functools.wraps(method)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:

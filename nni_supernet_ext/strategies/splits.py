@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nni_supernet_ext._integers import integer_problems
+from nni_supernet_ext._integers import integer_problems, is_integer
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import ConfigurationError
@@ -174,7 +174,7 @@ class ChoiceSplit(SplitRule):
                 "The space is expected to have a choice with at least two candidates to split on, but got none. "
                 "Use SupernetStrategy."
             )
-        elif isinstance(self.parts, int) and self.parts > most:
+        elif is_integer(self.parts) and self.parts > most:
             yield (
                 f"Argument `parts` is expected to be at most the number of candidates of a choice, but got "
                 f"{self.parts}, and the largest choice has {most}. Lower it, or split recursively."
@@ -186,7 +186,7 @@ class ChoiceSplit(SplitRule):
                 f"Argument `choice` is expected to name a choice with at least two candidates, but got "
                 f"{self.choice!r} with {candidates}. Use another choice."
             )
-        elif isinstance(self.parts, int) and self.parts > len(candidates):
+        elif is_integer(self.parts) and self.parts > len(candidates):
             yield (
                 f"Argument `parts` is expected to be at most the number of candidates of {self.choice!r}, "
                 f"{len(candidates)}, but got {self.parts}. Lower it, or split recursively."

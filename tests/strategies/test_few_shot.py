@@ -516,6 +516,11 @@ class Single(ModelSpace):
         ),
         (lambda: FewShotStrategy(base(), [ChoiceSplit(parts=4)]), ToyCellSpace, "the largest choice has 3"),
         (
+            lambda: FewShotStrategy(base(), [ChoiceSplit(parts=np.int64(4))]),
+            ToyCellSpace,
+            "the largest choice has 3",
+        ),
+        (
             lambda: FewShotStrategy(base(MomentumSeparation(by="edge_0")), [ChoiceSplit("edge_0")]),
             ToyCellSpace,
             r"another choice than the one split on, but got 'edge_0'.*Use one of \['edge_1'\]",
