@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from nni_supernet_ext.core.batches import batch_size
 from nni_supernet_ext.core.draw import Sample, hashable
+from nni_supernet_ext.core.pairs import samples_of_all_pairs
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.core.units import Unit, UnitSum
 
-_CHECKS = 8
+_MOST_PAIRS = 256
+"""Beyond so many pairs of candidates of two choices, to try them all would take longer than a table saves."""
 
 
 def flop_count(supernet: Supernet, inputs: Any) -> Callable[[Sample], float]:
     """Build the function that counts a subnet's FLOPs per example, as NAS papers count: multiply-adds.
 
-    Convolutions, matrix products and attention count; normalisation, activations and additions do not.
-    Where the count is a sum over the choices (checked on random subnets), a table answers for every sample
-    and the extremes are exact; elsewhere each new sample runs once.
+    Convolutions, matrix products, recurrent layers and attention count; normalisation, activations and additions do
+    not. Where the count is a sum over the choices (every two candidates of different choices are tried together), a
+    table answers for every sample and the extremes are exact; elsewhere each new sample runs once.
 
     Args:
         supernet: The supernet; its active subnet and mode are restored.
@@ -55,20 +62,44 @@ def _run(supernet: Supernet, sample: Sample, inputs: Any) -> float:
     supernet.activate(sample)
     model.eval()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), _countable_kernels(model), FlopCounterMode(display=False) as counter:
             model(inputs)
     finally:
         model.train(was_training)
         if previous is not None:
             supernet.activate(previous)
     # The counter counts a multiply-add as two operations.
-    return counter.get_total_flops() / 2 / len(inputs)
+    return counter.get_total_flops() / 2 / batch_size(inputs)
+
+
+@contextmanager
+def _countable_kernels(model: nn.Module) -> Iterator[None]:
+    """Have attention and recurrent layers made of products, which count; their fused kernels count nothing."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    backends: list[Any] = [torch.backends.mkldnn, torch.backends.cudnn] if recurrent else []
+    fast, enabled = torch.backends.mha.get_fastpath_enabled(), [backend.enabled for backend in backends]
+    torch.backends.mha.set_fastpath_enabled(False)
+    for backend in backends:
+        backend.enabled = False
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for backend, before in zip(backends, enabled, strict=True):
+            backend.enabled = before
 
 
 def _table(supernet: Supernet, measure: Callable[[Sample], float]) -> UnitSum | None:
-    """Return the count as a sum over choices if it is one, else None."""
+    """Return the count as a sum over choices if it is one, else None.
+
+    It is one if no two candidates together cost more or less than each adds alone: every pair is tried.
+    """
     domain = supernet.domain
-    if len(domain.candidates) != len(domain.labels):
+    if len(domain.candidates) != len(domain.labels) or domain.has_constraints:
+        return None
+    sizes = sorted(map(len, domain.candidates.values()), reverse=True)
+    if math.prod(sizes[:2]) > _MOST_PAIRS:
         return None
     base = {label: values[0] for label, values in domain.candidates.items()}
     constant = measure(base)
@@ -77,6 +108,5 @@ def _table(supernet: Supernet, measure: Callable[[Sample], float]) -> UnitSum | 
         return Unit((label,), lambda sample: measure({**base, label: sample[label]}) - constant)
 
     table = UnitSum([Unit((), lambda sample: constant), *(unit(label) for label in domain.labels)])
-    rng = np.random.default_rng(0)
-    samples = [domain.random(rng) for _ in range(_CHECKS)]
-    return table if all(table(sample) == measure(sample) for sample in samples) else None
+    pairs = samples_of_all_pairs(domain.candidates, np.random.default_rng(0))
+    return table if all(table(sample) == measure(sample) for sample in pairs) else None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import nni
 import numpy as np
 import pytest
 import torch
-from nni.nas.nn.pytorch import ModelSpace, MutableLinear
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableLinear
+from torch import nn
 
 from nni_supernet_ext.core import find_extremes, flop_count, parameter_count, resolve_complexity
+from nni_supernet_ext.core.pairs import samples_of_all_pairs
 from nni_supernet_ext.core.parameter_count import count_weights
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.spaces import nasbench201, nasbench201_flops
@@ -131,6 +134,80 @@ def test_flops_that_are_no_sum_are_measured_one_by_one():
         body = {"conv": 16 * width * width * 9, "linear": 16 * width * width, "skip": 0}
         for op, cost in body.items():
             assert measured({"op": op, "width": width}) == stem + cost + head
+
+
+class RareWidth(ModelSpace):
+    """A width that matters to one of many candidates only, beside choices that cost nothing."""
+
+    def __init__(self, others, idle=0):
+        super().__init__()
+        width = nni.choice("width", [4, 8])
+        candidates = {f"idle_{i}": nn.Identity() for i in range(others)}
+        candidates["mlp"] = nn.Sequential(MutableLinear(6, width), nn.ReLU(), MutableLinear(width, 6))
+        self.op = LayerChoice(candidates, label="op")
+        free = (LayerChoice([nn.Identity(), nn.ReLU()], label=f"free_{i}") for i in range(idle))
+        self.free = nn.Sequential(*free)
+
+    def forward(self, x):
+        return self.free(self.op(x))
+
+
+@pytest.mark.parametrize("others", [1, 3, 40])
+@pytest.mark.parametrize("idle", range(4))
+def test_a_rare_interplay_is_no_sum(others, idle):
+    supernet = toy_supernet(RareWidth(others, idle))
+    measured = flop_count(supernet, torch.zeros(2, 6))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        sample = {**supernet.domain.random(rng), "op": "mlp"}
+        assert measured(sample) == 2 * 6 * sample["width"]
+        assert measured({**sample, "op": "idle_0"}) == 0
+
+
+def test_every_pair_of_candidates_is_tried():
+    candidates = {"a": [0, 1, 2], "b": "xyz", "c": [None, False], "d": [7], "e": range(5)}
+    rows = list(samples_of_all_pairs(candidates, np.random.default_rng(0)))
+    assert len(rows) < 30
+    for one, other in itertools.combinations(candidates, 2):
+        together = {(row[one], row[other]) for row in rows}
+        assert together == set(itertools.product(candidates[one], candidates[other]))
+    assert list(samples_of_all_pairs({"a": [1, 2]}, np.random.default_rng(0))) == [{"a": 1}, {"a": 2}]
+
+
+class Sequences(ModelSpace):
+    def __init__(self):
+        super().__init__()
+        candidates = {
+            "lstm": nn.LSTM(6, 8, batch_first=True),
+            "gru": nn.GRU(6, 8, batch_first=True),
+            "attention": nn.MultiheadAttention(6, 2, batch_first=True),
+            "transformer": nn.TransformerEncoderLayer(6, 2, dim_feedforward=12, batch_first=True),
+        }
+        self.mix = LayerChoice({name: _Only(layer) for name, layer in candidates.items()}, label="mix")
+
+    def forward(self, x):
+        return self.mix(x)
+
+
+class _Only(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        out = self.layer(x, x, x) if isinstance(self.layer, nn.MultiheadAttention) else self.layer(x)
+        return out[0] if isinstance(out, tuple) else out
+
+
+def test_recurrent_layers_and_attention_count():
+    """Their fused kernels would count nothing in a network that only predicts."""
+    measured = flop_count(toy_supernet(Sequences()), torch.zeros(2, 5, 6))
+    steps, attention = 5, 5 * 6 * (3 * 6 + 6) + 2 * 5 * 5 * 6
+    assert measured({"mix": "lstm"}) == steps * 4 * 8 * (6 + 8)
+    assert measured({"mix": "gru"}) == steps * 3 * 8 * (6 + 8)
+    assert measured({"mix": "attention"}) == attention
+    assert measured({"mix": "transformer"}) == attention + steps * 2 * 6 * 12
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_measuring_leaves_the_supernet_alone():
