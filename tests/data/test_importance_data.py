@@ -163,6 +163,32 @@ def test_distribution_per_class_by_hand() -> None:
     np.testing.assert_allclose(norms.distribution(np.arange(4), 0.0), 0.25)
 
 
+def test_unseen_examples_keep_their_share_and_ignored_ones_are_a_class_of_bound_zero() -> None:
+    """Ten examples: 0-3 of class 0 with bound 3, 4-5 of class 1 with bound 1, 6-7 ignored, 8-9 never seen."""
+    support = np.arange(10)
+    for keep in (True, False):
+        norms = ExampleNorms(10, by_class=True, keep=keep)
+        bounds, labels = [3.0] * 4 + [1.0] * 2 + [0.0] * 2, np.array([0] * 4 + [1] * 2 + [-100] * 2)
+        norms.add(np.arange(8), bounds, labels, lambda array, how: array)
+        norms.close()
+        found = norms.distribution(support, 0.9)
+        # Of the share of the classes 9/10 goes by their mean bounds (3 to 1 to 0), 1/10 by their numbers.
+        share, seen = (0.8, 8) if keep else (1.0, 10)
+        expected = [share * (0.9 * 3 / 4 + 0.1 * 4 / seen) / 4] * 4 + [
+            share * (0.9 * 1 / 4 + 0.1 * 2 / seen) / 2
+        ] * 2
+        expected += [share * 0.1 * 2 / seen / 2] * 2 + ([0.1] * 2 if keep else [0.1 * 2 / 10 / 2] * 2)
+        assert sum(expected) == pytest.approx(1.0)
+        assert found == pytest.approx(np.array(expected))
+
+
+def test_a_class_that_changes_is_the_last_one() -> None:
+    norms = ExampleNorms(3, by_class=True, keep=True)
+    for labels in ([5, 1, 2], [0, 4, -100]):
+        norms.add(np.arange(3), [1.0, 2.0, 0.0], np.array(labels), lambda array, how: array)
+    assert norms.labels.tolist()[:2] == [0, 4] and norms.labels[2] < 0
+
+
 def test_classes_are_learned_from_the_batches(tmp_path: Path) -> None:
     dataset = Numbered()
     data = ImportanceDataSampler(tau=0.7, granularity="class")
