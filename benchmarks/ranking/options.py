@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -99,6 +101,28 @@ def _part(text: str) -> tuple[int, int]:
     return part, parts
 
 
+def further_parts(file: str) -> Path:
+    """Run a Python file that adds entries to `PARTS`."""
+    before = set(PARTS)
+    try:
+        spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+        if spec is None or spec.loader is None:
+            raise ImportError("it is no Python file")
+        # Under its name, since checkpoints and copies find classes by it.
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise argparse.ArgumentTypeError(
+            f"expected a Python file that runs, but got {type(error).__name__}: {error}. Correct {file}."
+        ) from error
+    if set(PARTS) == before:
+        raise argparse.ArgumentTypeError(
+            f"expected a Python file that adds a part, but got {file}, which adds none. Write into `PARTS` of "
+            "`parts`: PARTS['mine'] = lambda run: Method({...})."
+        )
+    return Path(file)
+
+
 def at_least_one(text: str) -> int:
     """Read a count."""
     if int(text) < 1:
@@ -115,6 +139,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     parts = f"{', '.join(BASELINES)}; parts of trained methods: {', '.join((*PARTS, *MODIFIERS))}"
     add("--protocol", choices=sorted(PROTOCOLS), required=True)
     add("--methods", default="params,flops,spos,calr+ms", help=f"{parts}. Default: %(default)s")
+    add("--parts", type=further_parts, action="append", metavar="FILE", help="Python file with parts of your own")
     add("--seeds", default="0,1,2", help="default: %(default)s")
     add("--data", type=Path, default=os.environ.get("NNI_SUPERNET_DATA"), help="folder with the data")
     add("--out", type=Path, required=True, help="file of JSON lines to append to")
