@@ -53,7 +53,7 @@ def resolve_complexity(measure: str | Complexity, supernet: Supernet, inputs: An
     """Turn a complexity argument into a function of the sample.
 
     Args:
-        measure: ``'parameters'`` (all trainable elements), ``'weights'`` (convolution and linear weights
+        measure: ``'parameters'`` (all elements, frozen ones too), ``'weights'`` (convolution and linear weights
             only, as the dynamic supernet training authors count), ``'flops'`` (multiply-adds per example),
             or a function ``sample -> number``.
         supernet: The supernet to measure.

@@ -31,10 +31,10 @@ def smoothed_distribution(norms: VectorLike, smoothing: float, prior: VectorLike
         norms: Gradient norms, shape ``(n,)``, none negative or NaN. Infinite ones share the first part equally.
             Where all are zero there is nothing to go by, and the prior is returned.
         smoothing: ``s``, from 0 (prior only) to 1 (norms only).
-        prior: Distribution to fall back on, shape ``(n,)``; default uniform.
+        prior: Distribution to fall back on, shape ``(n,)``, divided by its sum; default uniform.
 
     Returns:
-        Probabilities, shape ``(n,)``, float64, each at least ``(1 - s) * prior``.
+        Probabilities, shape ``(n,)``, float64, each at least ``(1 - s)`` times its entry of the prior.
 
     Raises:
         ConfigurationError: A negative norm, a smoothing outside of 0 to 1, shapes that differ, or a prior that is

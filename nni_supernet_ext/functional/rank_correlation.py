@@ -114,7 +114,8 @@ def kendall_tau_top(predicted: VectorLike, actual: VectorLike, fraction: float =
         fraction: Size of the true top as a fraction of n, in (0, 1], rounded up to whole subnets.
 
     Returns:
-        Tau-b in [-1, 1], NaN if an argument is constant within the true top. Ties: see the module.
+        Tau-b in [-1, 1], NaN if an argument is constant within the true top. Subnets whose true accuracy ties with
+            the last of the top belong to it too.
 
     Raises:
         ConfigurationError: If the lengths differ or are below 2, ``fraction`` is out of range or selects

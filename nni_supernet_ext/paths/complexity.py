@@ -23,8 +23,8 @@ class ComplexityPathSampler(PathSampler):
     """Draw one subnet a step, with a probability proportional to a power of its complexity.
 
     Large subnets converge more slowly; drawing them more often is the alternative to giving them a slower
-    falling learning rate. The distribution over whole subnets is exact: uniform proposals are accepted with
-    the probability ``(complexity / largest) ** power``.
+    falling learning rate. The distribution over whole subnets is exact: samples of the space (uniform, or by
+    the choices' own prior weights) are accepted with the probability ``(complexity / largest) ** power``.
 
     Args:
         complexity: ``'parameters'`` (default), ``'weights'``, ``'flops'``, or a function ``sample -> number``.

@@ -27,9 +27,9 @@ class ImportancePathSampler(PathSampler):
     """Draw one subnet a step, each choice's candidates in proportion to their average gradient norm.
 
     After each draw's backward pass the gradient norms of the candidates on its path are taken; they are averaged
-    over the epoch and become the next epoch's distribution, ``delta * norm / sum(norms) + (1 - delta) / n``.
-    Candidates without weights have no gradient and keep ``(1 - delta) / n``. A candidate that no gradient reached
-    in a draw (its output led nowhere) was not measured in it.
+    over the epoch and become the next epoch's distribution, ``delta * norm / sum(norms) + (1 - delta) / n`` (with
+    prior weights of the choice's own in place of ``1 / n``). Candidates without weights have no gradient and keep
+    the second part. A candidate that no gradient reached in a draw (its output led nowhere) was not measured in it.
 
     Args:
         delta: Share of the gradient norms: ``'linear'`` (default; 0 at the start, 1 at the end),
@@ -41,7 +41,8 @@ class ImportancePathSampler(PathSampler):
         gradient: ``'raw'`` (default): each draw's own gradient. ``'clipped'``: what is left after clipping.
         norm: ``'joint'`` (default): a candidate's weights as one vector. ``'sum'``: the sum of its tensors' norms.
         reweight: Multiply a draw's loss by the ratio of its prior probability to its own, which makes the gradient
-            unbiased. Default False.
+            unbiased as long as ``delta`` is below 1 (at 1, candidates without weights are not drawn at all).
+            Default False.
         unseen: ``'keep'`` (default): a candidate that an epoch did not measure keeps its norm; ``'zero'``: it falls
             to the uniform share.
         labels: Choices to draw by importance. Default: all whose candidates have weights, widths, depths and

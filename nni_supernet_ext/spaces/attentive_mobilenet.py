@@ -86,7 +86,8 @@ class AttentiveMobileNet(ModelSpace):
         n_classes: Outputs of the classifier.
         stem_stride: Stride of the first convolution. Default 2.
         dropout: Dropout before the classifier. Default 0.2.
-        drop_path: Stochastic depth of the last block, rising linearly from the first. Default 0.2.
+        drop_path: Slope of the stochastic depth: block ``i`` of ``n``, counted from 0, has the rate
+            ``drop_path * i / n``. Default 0.2.
 
     Example:
         >>> space = AttentiveMobileNet([Stage((8, 16), (1, 2), (4,), 2)], (8,), (32,), (16, 32), n_classes=10)
