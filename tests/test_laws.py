@@ -11,6 +11,9 @@ import pytest
 from nni_supernet_ext import testing
 from nni_supernet_ext.testing.cases import CASES
 
+EPOCHS = 2
+"""Enough for the shipped methods, which use in an epoch what they gathered in the one before."""
+
 each_method = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 
 
@@ -46,12 +49,12 @@ def test_compose(tmp_path):
 
 @pytest.mark.timeout(900)
 def test_resume_in_a_fresh_process(tmp_path):
-    testing.check_resume(CASES, tmp_path)
+    testing.check_resume(CASES, tmp_path, epochs=EPOCHS)
 
 
 @pytest.mark.timeout(900)
 def test_two_ranks(tmp_path):
-    testing.check_ranks(CASES, tmp_path)
+    testing.check_ranks(CASES, tmp_path, epochs=EPOCHS)
 
 
 def _constant(callbacks=list, **reasons):
@@ -87,14 +90,15 @@ def test_the_guides_examples(tmp_path, monkeypatch):
     for block in re.findall(r"^```python\n(.*?)^```", guide.read_text(), re.DOTALL | re.MULTILINE):
         exec(compile(block, str(guide), "exec"), namespace)
     cases = namespace["MINE"]
-    assert len(cases) == 6
+    assert len(cases) == 8
     for case in cases:
         testing.check_neutral(case, tmp_path / case.name / "neutral")
         testing.check_seed(case, tmp_path / case.name / "seed")
         testing.check_freeze(case, tmp_path / case.name / "freeze")
         testing.check_clean(case, tmp_path / case.name / "clean")
-    testing.check_resume(cases, tmp_path / "resume")
-    testing.check_ranks(cases, tmp_path / "ranks")
+        testing.check_hot_path(case, tmp_path / case.name / "hot_path")
+    testing.check_resume(cases, tmp_path / "resume", epochs=EPOCHS)
+    testing.check_ranks(cases, tmp_path / "ranks", epochs=EPOCHS)
 
 
 class TestTheLawsCanFail:

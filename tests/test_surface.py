@@ -32,6 +32,7 @@ PUBLIC = (
 FLOORS = {
     "errors": -3,
     "_integers": -2,
+    "_values": -2,
     "_compat": -1,
     "functional": 0,
     "core": 1,

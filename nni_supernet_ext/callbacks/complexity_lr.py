@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterable
 
 import numpy as np
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
+from nni_supernet_ext._values import is_number
 from nni_supernet_ext.core.callback import SupernetCallback
 from nni_supernet_ext.core.complexity import Complexity, find_extremes, resolve_complexity
 from nni_supernet_ext.core.draw import Sample
@@ -20,6 +23,8 @@ from nni_supernet_ext.functional.complexity_lr import (
     complexity_exponent,
 )
 
+_logger = logging.getLogger(__name__)
+
 
 class ComplexityAwareLR(SupernetCallback):
     """Let the learning rate of small subnets fall faster than that of large ones.
@@ -29,19 +34,24 @@ class ComplexityAwareLR(SupernetCallback):
     momentum runs over the weighted sum. The base rate is the optimizer's; ``t`` counts batches. The callback
     owns the learning rate: the evaluator must not configure a scheduler.
 
+    Where the space is too large to prove its smallest and largest complexity, both are found by search; a subnet
+    beyond them then has the exponent of that end, with a warning.
+
     Args:
         complexity: ``'weights'`` (convolution and linear weights, as the authors count; default),
             ``'parameters'``, ``'flops'``, or a function ``sample -> number``.
         gamma_max: Exponent of the smallest subnet; the largest gets ``1 / gamma_max``. Default 4, the paper's
             for NAS-Bench-201; 3 for MobileNet spaces; 1 is plain linear decay for all.
         transform: ``'log'`` (default), ``'linear'`` or ``'exp'`` of the complexity (the paper's Table E).
-        bounds: Smallest and largest complexity. Default: found in the space, exactly where it allows.
+        bounds: Smallest and largest complexity; a subnet beyond is an error. Default: found in the space, exactly
+            where it allows.
         scale_weight_decay: With several draws per step, whether weight decay shrinks with the draws' mean
             factor, as it does with one draw per step. Default True.
 
     Raises:
         ConfigurationError: A second owner of the learning rate, equal smallest and largest complexity,
-            training without a known end, or several draws per step with an optimizer other than SGD.
+            training without a known end, several draws per step with an optimizer other than SGD, or a subnet
+            outside of ``bounds``.
 
     Example:
         >>> from nni_supernet_ext.strategies import SupernetStrategy
@@ -73,12 +83,14 @@ class ComplexityAwareLR(SupernetCallback):
         self.scale_weight_decay = scale_weight_decay
         self._total: int = 0
         self._weighted = False
+        self._proven = True
+        self._warned = False
         self._exponents: dict[float, float] = {}
         self._saved: list[tuple[float | Tensor, float]] = []
 
     def problems(self, plan: Plan) -> Iterable[str]:
         """Refuse bad arguments, and several draws per step with a gradient-normalising optimizer."""
-        if not self.gamma_max >= 1:
+        if not (is_number(self.gamma_max) and self.gamma_max >= 1):
             yield (
                 f"Argument `gamma_max` is expected to be a number of at least 1, but got {self.gamma_max!r}. "
                 "Use the paper's 4, or 1 for plain linear decay."
@@ -103,9 +115,9 @@ class ComplexityAwareLR(SupernetCallback):
         self._measure = resolve_complexity(self.complexity, plan.supernet, inputs)
         if self.bounds is None:
             extremes = find_extremes(self._measure, plan.supernet.domain)
-            self._low, self._high = extremes.minimum, extremes.maximum
+            self._low, self._high, self._proven = extremes.minimum, extremes.maximum, extremes.exact
         else:
-            self._low, self._high = self.bounds
+            self._low, self._high, self._proven = *self.bounds, True
         self._exponents = {}
         self.exponent(plan.supernet.domain.random(np.random.default_rng(0)))
 
@@ -119,6 +131,8 @@ class ComplexityAwareLR(SupernetCallback):
             Exponent between ``1 / gamma_max`` (largest subnet) and ``gamma_max`` (smallest).
         """
         value = self._measure(sample)
+        if not self._proven:
+            value = self._within(value)
         exponent = self._exponents.get(value)
         if exponent is None:
             exponent = self._exponents[value] = complexity_exponent(
@@ -129,6 +143,20 @@ class ComplexityAwareLR(SupernetCallback):
                 transform=self.transform,
             )
         return exponent
+
+    def _within(self, value: float) -> float:
+        """Move a complexity beyond the ends that the search found to the nearer one; NaN stays, to be refused."""
+        within = min(max(value, self._low), self._high)
+        if within != value and not self._warned and not math.isnan(value):
+            self._warned = True
+            _logger.warning(
+                "A subnet has complexity %g, beyond the %g to %g that a search found in the space. It gets the "
+                "exponent of that end, and so will others. Give `bounds` if you know the ends.",
+                value,
+                self._low,
+                self._high,
+            )
+        return within
 
     def on_draws(self, state: StepState) -> None:
         """With several draws per step, put each draw's factor on its gradient."""

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from nni_supernet_ext._integers import integer_problems
+from nni_supernet_ext._values import is_number
 from nni_supernet_ext.core.callback import SupernetCallback
 from nni_supernet_ext.core.module import SupernetModule
 from nni_supernet_ext.core.plan import Plan
@@ -113,7 +114,7 @@ class CosineLR(SupernetCallback):
                 _set_rate(group, group.get("initial_lr", group["lr"]))
 
     def _argument_problems(self) -> Iterable[str]:
-        if not self.min_lr >= 0:
+        if not (is_number(self.min_lr) and self.min_lr >= 0):
             yield (
                 f"Argument `min_lr` is expected to be a number of at least 0, but got {self.min_lr!r}. Use 0 to "
                 "let the rate fall to zero."
@@ -121,6 +122,8 @@ class CosineLR(SupernetCallback):
         yield from integer_problems("Use 0 for none.", least=0, warmup_iterations=self.warmup_iterations)
 
     def _rate_problems(self, optimizers: Iterable[Any]) -> Iterable[str]:
+        if not is_number(self.min_lr):
+            return
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         lowest = min(float(group.get("initial_lr", group["lr"])) for group in groups)
         if lowest < self.min_lr:

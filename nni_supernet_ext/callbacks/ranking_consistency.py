@@ -14,6 +14,7 @@ from nni_supernet_ext.callbacks._in_place_scores import evaluate_in_place, is_la
 from nni_supernet_ext.callbacks._ranking_checks import ranking_problems
 from nni_supernet_ext.core.callback import SupernetCallback
 from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.core.metric_direction import warn_of_unusual_mode
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.functional import kendall_tau
@@ -152,6 +153,7 @@ class RankingConsistency(SupernetCallback):
     def prepare(self, plan: Plan) -> None:
         """Start without any measurement."""
         self._plan, self.history, self.predicted = plan, [], None
+        warn_of_unusual_mode(self.metric, self.mode, type(self).__name__)
 
     def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Measure at the end of an epoch that ends with validation, in time for the epoch's report.

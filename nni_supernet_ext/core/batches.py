@@ -1,18 +1,17 @@
-"""Run a batch through the evaluator module's transfer hooks and catch what it logs."""
+"""Batches on their way to the model: transfer hooks, examples for a count of operations, number of examples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
+from pytorch_lightning.utilities.data import extract_batch_size
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from nni_supernet_ext.core.model_arguments import model_arguments
 from nni_supernet_ext.errors import ConfigurationError
-
-Log = Callable[..., None]
 
 
 def to_device(module: Any, batch: Any, device: torch.device, model: nn.Module | None = None) -> Any:
@@ -49,44 +48,22 @@ def example_inputs(module: Any, batch: Any, model: nn.Module) -> Tensor:
         Inputs of shape ``(2, ...)``, fewer where the batch has fewer.
 
     Raises:
-        ConfigurationError: The inputs are no tensor.
+        ConfigurationError: The steps call the model with anything but one tensor, or fail on the batch.
     """
     moved = to_device(module, batch, next(model.parameters()).device, model)
-    inputs = moved[0] if isinstance(moved, (list, tuple)) else moved
-    if not isinstance(inputs, Tensor):
+    args, kwargs = model_arguments(module, moved, model)
+    if len(args) != 1 or kwargs or not isinstance(args[0], Tensor):
+        given = ", ".join([*(type(value).__name__ for value in args), *kwargs])
         raise ConfigurationError(
-            "A batch is expected to be a tensor, or to begin with the tensor of inputs, for counting FLOPs, but "
-            f"got {type(inputs).__name__}. Use complexity 'parameters' or a function of the sample."
+            "The evaluator's steps are expected to call their model with one tensor, for counting FLOPs, but they "
+            f"call it with ({given}). Use complexity 'parameters' or a function of the sample."
         )
-    return inputs[:2]
-
-
-@contextmanager
-def redirected_log(module: Any, log: Log) -> Iterator[None]:
-    """Send what ``module.log`` is called with to ``log`` while the context lasts."""
-    own = vars(module).get("log")
-    module.log = log
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.log
-        else:
-            module.log = own
+    return args[0][:2]
 
 
 def batch_size(batch: Any) -> int:
-    """Return the number of examples of a batch: the length of its first tensor."""
-    if isinstance(batch, Tensor):
-        return batch.shape[0]
-    if isinstance(batch, dict):
-        return batch_size(next(iter(batch.values())))
-    if isinstance(batch, (list, tuple)):
-        return batch_size(batch[0])
-    return 1
-
-
-def forward_inputs(module: Any, batch: Any) -> Any:
-    """Run the model on the inputs of a training batch, for BN statistics."""
-    inputs = batch[0] if isinstance(batch, (list, tuple)) else batch
-    return module.model(inputs)
+    """Return the number of examples of a batch as Lightning finds it; 1 where it finds none."""
+    try:
+        return extract_batch_size(batch)
+    except MisconfigurationException:
+        return 1

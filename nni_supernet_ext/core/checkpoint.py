@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from nni_supernet_ext.core.component import Component
 from nni_supernet_ext.core.plan import Plan
@@ -29,12 +33,14 @@ class Fingerprint:
         parts: Class names of the filled slots and of the callbacks that own a decision, with their identity.
         step_every: ``'batch'`` or ``'subnet'``.
         seed: Seed of the run.
+        shapes: Name of each parameter and buffer -> its shape.
     """
 
     labels: tuple[str, ...]
     parts: tuple[str, ...]
     step_every: str
     seed: int
+    shapes: dict[str, list[int]]
 
     @classmethod
     def of(cls, plan: Plan) -> Fingerprint:
@@ -44,6 +50,7 @@ class Fingerprint:
             part_names(plan),
             plan.step_every,
             plan.seed,
+            _shapes(plan),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -67,7 +74,9 @@ class Fingerprint:
                 "The checkpoint is expected to come from SupernetStrategy, but got one without its state. Start "
                 "without `ckpt_path`, or load only its weights into the space."
             )
-        for key, now in self.as_dict().items():
+        checked = self.as_dict()
+        shapes = checked.pop("shapes")
+        for key, now in checked.items():
             then = saved["fingerprint"].get(key)
             if then != now:
                 raise CheckpointError(
@@ -75,4 +84,32 @@ class Fingerprint:
                     f"saved with {then}, resumed with {now}. Use the saved settings, or another "
                     "`checkpoint_dir` to start afresh."
                 )
+        _check_shapes(saved["fingerprint"].get("shapes", shapes), shapes)
         return saved
+
+
+def _shapes(plan: Plan) -> dict[str, list[int]]:
+    # What the evaluator's module trains beside the model is in the checkpoint too.
+    state = {**plan.training_module.state_dict(), **plan.supernet.model.state_dict()}
+    return {
+        str.__str__(name).removeprefix("_model."): list(value.shape)
+        for name, value in state.items()
+        if isinstance(value, Tensor) and not is_lazy(value)
+    }
+
+
+def _check_shapes(saved: Mapping[str, list[int]], now: Mapping[str, list[int]]) -> None:
+    """Refuse other weights by the first that differs; torch would list all of them."""
+    for name in [*now, *saved]:
+        then, here = saved.get(name), now.get(name)
+        if then != here:
+            what = "set of weights" if then is None or here is None else "shape of a weight"
+            raise CheckpointError(
+                f"The checkpoint is expected to be of the same network, but got another {what}, the first being "
+                f"`{name}`: saved {_told(then)}, resumed {_told(here)}. Use the saved network, or another "
+                "`checkpoint_dir` to start afresh."
+            )
+
+
+def _told(shape: list[int] | None) -> str:
+    return "without it" if shape is None else f"with {tuple(shape)}"

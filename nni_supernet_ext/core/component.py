@@ -68,4 +68,7 @@ class Component:
         """Take over what :meth:`checkpoint_state` returned. Called after :meth:`prepare`."""
 
     def finish(self) -> None:
-        """Remove what :meth:`prepare` or the step left on the model. Called at the end, whatever happened."""
+        """Remove what :meth:`prepare` or the step left on the model.
+
+        Called at the end, whatever happened, for every part whose :meth:`prepare` was called.
+        """

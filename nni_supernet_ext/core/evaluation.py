@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
-from torchmetrics import Metric
+from torch import nn
 
-from nni_supernet_ext.core.batches import batch_size, forward_inputs, redirected_log, to_device
+from nni_supernet_ext.core.batches import batch_size, to_device
 from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.core.epoch_hooks import own_epoch_hook
+from nni_supernet_ext.core.epoch_metrics import EpochMetrics
 from nni_supernet_ext.core.loaders import detached_batches
+from nni_supernet_ext.core.model_arguments import Arguments, model_arguments
+from nni_supernet_ext.core.redirected_log import redirected_log
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import DataError
 from nni_supernet_ext.functional.batch_norm import BatchNormRecalibrator
@@ -35,6 +39,7 @@ class SubnetEvaluator:
         seed: Seed that chooses the calibration batches.
         activate: How to activate a sample; default in place with shared weights.
         device: Where to evaluate; the supernet is moved there. Default: where it is.
+        trainer: The evaluator's trainer, for steps that ask for ``self.trainer``. Default: none.
 
     Raises:
         DataError: The validation loader is empty.
@@ -63,9 +68,11 @@ class SubnetEvaluator:
         seed: int = 0,
         activate: Activate | None = None,
         device: torch.device | None = None,
+        trainer: Any = None,
     ) -> None:
         self.supernet = supernet
         self._module = training_module
+        self._trainer = trainer
         self._module.set_model(supernet.model)
         self._activate = activate or (lambda net, sample: net.activate(sample))
         self._device = device if device is not None else next(supernet.model.parameters()).device
@@ -78,14 +85,19 @@ class SubnetEvaluator:
                 "evaluator validation data."
             )
         self._recalibrator = BatchNormRecalibrator(supernet.model)
-        self._calibration: list[Any] = []
+        self._calibration: list[Arguments] = []
         if calibration is not None and recalibrate_batches and tracks_statistics(supernet):
-            self._calibration = self._load(detached_batches(calibration, recalibrate_batches, seed))
+            batches = self._load(detached_batches(calibration, recalibrate_batches, seed))
+            with self._attached():
+                self._calibration = [model_arguments(self._module, batch, supernet.model) for batch in batches]
 
     def evaluate(self, sample: Sample) -> dict[str, float]:
-        """Return what the evaluator's ``validation_step`` logs, averaged over the validation examples.
+        """Return what the evaluator's ``validation_step`` logs, reduced over the validation examples.
 
-        The supernet's mode, active subnet and BN statistics are afterwards as before.
+        Hooks ``on_validation_epoch_start`` and ``on_validation_epoch_end`` of the user's own run for each subnet.
+
+        A value is the mean over the examples, or what its ``reduce_fx`` says, as under a trainer. The supernet's
+        mode, active subnet and BN statistics are afterwards as before.
 
         Args:
             sample: Architecture to evaluate.
@@ -93,6 +105,25 @@ class SubnetEvaluator:
         Returns:
             Metric name -> value, for example ``{'val_loss': 0.7, 'val_acc': 0.8}``.
         """
+        with self._calibrated(sample):
+            self._module.eval()
+            return self._run()
+
+    def extract(self, sample: Sample) -> nn.Module:
+        """Return a subnet as a network of its own, with the BN statistics that it is evaluated with.
+
+        Args:
+            sample: Architecture.
+
+        Returns:
+            The network, in eval mode, on the device of the evaluation, sharing nothing with the supernet.
+        """
+        with self._calibrated(sample):
+            return self.supernet.extract(sample).eval()
+
+    @contextmanager
+    def _calibrated(self, sample: Sample) -> Iterator[None]:
+        """Have a subnet active with its own BN statistics, and put everything back."""
         model, previous, was_training = self.supernet.model, self.supernet.active, self._module.training
         if next(model.parameters()).device != self._device:
             self._module.to(self._device)
@@ -102,45 +133,45 @@ class SubnetEvaluator:
             with torch.no_grad(), self._recalibrator.preserved():
                 if self._calibration:
                     self._recalibrator.recalibrate(
-                        self._calibration, lambda batch: forward_inputs(self._module, batch)
+                        self._calibration, lambda arguments: model(*arguments[0], **arguments[1])
                     )
-                self._module.eval()
-                return self._run()
+                yield
         finally:
             self._module.train(was_training)
             model.train(was_training)
             if previous is not None:
                 self._activate(self.supernet, previous)
 
+    def _call_own(self, name: str) -> None:
+        hook = own_epoch_hook(self._module, name)
+        if hook is not None:
+            hook()
+
+    @contextmanager
+    def _attached(self) -> Iterator[None]:
+        """Let steps find a trainer where a training has left none."""
+        alone = self._trainer is not None and getattr(self._module, "_trainer", None) is None
+        if alone:
+            self._module.trainer = self._trainer
+        try:
+            yield
+        finally:
+            if alone:
+                self._module.trainer = None
+
     def _load(self, batches: Iterable[Any]) -> list[Any]:
         return [to_device(self._module, batch, self._device) for batch in batches]
 
     def _run(self) -> dict[str, float]:
-        sums: dict[str, Tensor] = {}
-        objects: dict[str, Metric] = {}
-        weight = 0.0
-
-        def log(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-            if isinstance(value, Metric):
-                objects[name] = value
-            else:
-                value = torch.as_tensor(value, dtype=torch.float64, device=self._device)
-                sums[name] = sums.get(name, 0.0) + value * size
-
-        with redirected_log(self._module, log):
+        metrics = EpochMetrics(self._device)
+        with self._attached(), redirected_log(self._module, metrics.log):
+            self._call_own("on_validation_epoch_start")
             for index, batch in enumerate(self._batches):
-                size = batch_size(batch)
-                weight += size
+                metrics.size = batch_size(batch)
                 self._module.validation_step(batch, index)
-        if sums:
-            values = (torch.stack(list(sums.values())) / weight).tolist()
-            results = dict(zip(sums, values, strict=True))
-        else:
-            results = {}
-        for name, metric in objects.items():
-            results[name] = float(metric.compute())
-            metric.reset()
-        return results
+            metrics.size = 1
+            self._call_own("on_validation_epoch_end")
+        return metrics.compute()
 
 
 def tracks_statistics(supernet: Supernet) -> bool:

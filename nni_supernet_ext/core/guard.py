@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nni_supernet_ext.core.draw import Draw, describe_sample
-from nni_supernet_ext.errors import TrainingDivergedError
+from nni_supernet_ext.errors import CheckpointError, TrainingDivergedError
 
 _PERIOD = 50
 """Draws between two looks at the losses on an accelerator: a look waits for the device."""
@@ -58,9 +58,12 @@ class NonFiniteGuard:
             self._stop(float(losses[first]), iteration, draw, None, trainer)
 
     @staticmethod
-    def _save(trainer: Any) -> Path:
+    def _save(trainer: Any) -> Path | None:
         path = Path(trainer.default_root_dir) / "before_nonfinite_loss.ckpt"
-        trainer.save_checkpoint(path, weights_only=False)
+        try:
+            trainer.save_checkpoint(path, weights_only=False)
+        except CheckpointError:  # a part's state that no checkpoint can hold; the loss is what there is to say
+            return None
         return path
 
     @staticmethod

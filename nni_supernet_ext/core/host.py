@@ -8,14 +8,17 @@ from typing import Any
 from nni.nas.evaluator.pytorch import Lightning
 
 from nni_supernet_ext._compat.lightning_loops import missing_unused_parameters
+from nni_supernet_ext.core.validation_loaders import count_loaders, loader_problems
 from nni_supernet_ext.errors import ConfigurationError
 
 
-def check_evaluator(evaluator: Any) -> Lightning:
+def check_evaluator(evaluator: Any, used: bool = False) -> Lightning:
     """Return an evaluator that a supernet can train in.
 
     Args:
         evaluator: The evaluator of the experiment.
+        used: Whether one whose trainer has trained will do, because a checkpoint says where to go on, or because
+            only others like it will train. Default False.
 
     Returns:
         The same evaluator.
@@ -29,6 +32,12 @@ def check_evaluator(evaluator: Any) -> Lightning:
             "Use nni.nas.evaluator.pytorch.Classification, Regression or Lightning."
         )
     problems = [*_data_problems(evaluator), *_trainer_problems(evaluator.trainer)]
+    if not used and (evaluator.trainer.current_epoch or evaluator.trainer.global_step):
+        problems.append(
+            "The evaluator is expected to be fresh, but got one that has already trained and would stop early, or "
+            "at once, with the supernet as it was. Make a new evaluator for each training, or give the "
+            "`checkpoint_dir` of the training to go on with."
+        )
     if not evaluator.module.automatic_optimization:
         problems.append(
             "The evaluator's Lightning module is expected to use automatic optimization, but got manual "
@@ -48,6 +57,7 @@ def _data_problems(evaluator: Lightning) -> Iterable[str]:
                 f"Argument `{name}` of the evaluator is expected to be a loader, but got None. Give the "
                 "evaluator training and validation data."
             )
+    yield from loader_problems(evaluator.module, count_loaders(evaluator.val_dataloaders))
 
 
 def _trainer_problems(trainer: Any) -> Iterable[str]:

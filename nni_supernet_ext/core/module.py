@@ -20,15 +20,21 @@ from nni_supernet_ext.core.callback import HOOKS, overrides
 from nni_supernet_ext.core.checkpoint import Fingerprint
 from nni_supernet_ext.core.component import Component
 from nni_supernet_ext.core.configured import optimizer_and_schedulers
-from nni_supernet_ext.core.draw_checks import checked_draws
+from nni_supernet_ext.core.declared import with_bases
+from nni_supernet_ext.core.draw import Draw
+from nni_supernet_ext.core.draw_checks import DrawChecks
+from nni_supernet_ext.core.finishing import do_all
 from nni_supernet_ext.core.forwarding import forward_hooks
 from nni_supernet_ext.core.guard import NonFiniteGuard
+from nni_supernet_ext.core.loss_checks import checked_loss
+from nni_supernet_ext.core.plain_state import plain_state
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.progress import annotated_progress_bar
 from nni_supernet_ext.core.random_state import capture_random_state, restore_random_state
 from nni_supernet_ext.core.run_length import total_iterations
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.core.validation import SubnetValidation
+from nni_supernet_ext.errors import ConfigurationError
 
 CHECKPOINT_KEY = "nni_supernet_ext"
 
@@ -54,6 +60,8 @@ class SupernetModule(BaseOneShotLightningModule):
         self._rng = np.random.default_rng(plan.seed)
         self._hooks: dict[str, list[Callable[..., None]]] = {hook: [] for hook in HOOKS}
         self._restored: dict[str, Any] | None = None
+        self._checked = DrawChecks(plan.paths, plan.supernet.domain)
+        self._prepared: list[Component] = []
         self._cleanup = ExitStack()
         self._step_log = StepLog(self)
         self._fingerprint = Fingerprint.of(plan)
@@ -77,6 +85,8 @@ class SupernetModule(BaseOneShotLightningModule):
         self.state.total_iterations = total_iterations(self.trainer, self.plan)
         self.plan.total_iterations = self.state.total_iterations
         for component in self._parts().values():
+            # Before it is prepared: what it has set up when it fails is to be removed too.
+            self._prepared += [p for p in with_bases(component) if not any(p is known for known in self._prepared)]
             component.prepare(self.plan)
         for hook in HOOKS:
             self._hooks[hook] = [getattr(c, hook) for c in self.plan.observers() if overrides(c, hook)]
@@ -101,7 +111,7 @@ class SupernetModule(BaseOneShotLightningModule):
         state, plan = self.state, self.plan
         state.epoch, state.batch, state.batch_idx = self.current_epoch, batch, batch_idx
         state.task_loss = self._task_loss
-        state.draws = checked_draws(plan.paths, plan.paths.draws(self._rng, state))
+        state.draws = self._checked(plan.paths.draws(self._rng, state))
         state.scales = [draw.weight for draw in state.draws]
         state.gradient_scale = 1.0
         state.index = 0
@@ -114,7 +124,7 @@ class SupernetModule(BaseOneShotLightningModule):
             if index == 0 or every_subnet:
                 self._zero_grad(optimizer, batch_idx)
             plan.weights.activate(plan.supernet, draw.sample)
-            loss = plan.objective.loss(draw, state)
+            loss = self._loss(draw)
             state.loss = loss.detach()
             self._guard.watch(state.loss, state.iteration, draw, self.trainer)
             scale = state.scales[index]
@@ -141,9 +151,27 @@ class SupernetModule(BaseOneShotLightningModule):
             super().log(name, value, options["prog_bar"], *args, **kwargs)
             self._step_log.remember(name, args, options)
 
+    def _loss(self, draw: Draw) -> Tensor:
+        objective = self.plan.objective
+        loss = checked_loss(
+            objective.loss(draw, self.state), f"Method `loss` of {type(objective).__name__}", "Return a scalar."
+        )
+        if not loss.requires_grad:
+            raise ConfigurationError(
+                f"The loss of {type(objective).__name__} is expected to lead to weights that are trained, but got "
+                "one without a gradient. Leave out `detach` and `no_grad`, and let some weights of every subnet "
+                "require gradients."
+            )
+        return loss
+
     def _task_loss(self) -> Tensor:
         output = self.training_module.training_step(self.state.batch, self.state.batch_idx)
-        return output["loss"] if isinstance(output, dict) else output
+        loss = output.get("loss") if isinstance(output, dict) else output
+        return checked_loss(
+            loss,
+            "Method `training_step` of the evaluator",
+            "Return the mean loss; leave batches out in the data set or its `collate_fn`: every batch is a step.",
+        )
 
     def _zero_grad(self, optimizer: Any, batch_idx: int) -> None:
         if self.plan.set_to_none:
@@ -215,13 +243,11 @@ class SupernetModule(BaseOneShotLightningModule):
 
     def cleanup(self) -> None:
         """Leave the trainer, the evaluator's module and the BN statistics as they were, whatever happened."""
-        self._cleanup.close()
-        for component in self.plan.observers():
-            if isinstance(component, Component):
-                component.finish()
-        self.validation.close()
+        prepared, self._prepared = self._prepared, []
         self.state.batch = None
         self.training_module.__dict__.pop("log", None)
+        steps = [self._cleanup.close, *(part.finish for part in prepared), self.validation.close]
+        do_all(steps, failed=self.plan.trainer.interrupted)
 
     # Checkpoints
 
@@ -236,7 +262,7 @@ class SupernetModule(BaseOneShotLightningModule):
             "validation": self.validation.results,
             "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
             "random": capture_random_state(self.trainer.train_dataloader),
-            "components": {name: part.checkpoint_state() for name, part in self._parts().items()},
+            "components": self._states(),
             "with_gradient": []
             if self.plan.set_to_none
             else [n for n, p in self.named_parameters() if p.grad is not None],
@@ -266,6 +292,11 @@ class SupernetModule(BaseOneShotLightningModule):
                 name = type(part).__name__
                 parts[f"{name}/{sum(key.startswith(f'{name}/') for key in parts)}"] = part
         return parts
+
+    def _states(self) -> dict[str, Any]:
+        """Return the state of every component, refused where a resumed run could not read it."""
+        parts = self._parts().items()
+        return {name: plain_state(type(part).__name__, part.checkpoint_state()) for name, part in parts}
 
     def _take_over(self, restored: dict[str, Any]) -> None:
         self.state.iteration = restored["iteration"]

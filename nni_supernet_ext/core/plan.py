@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from nni_supernet_ext.core.batches import example_inputs
 from nni_supernet_ext.core.component import Component
+from nni_supernet_ext.core.declared import claim_problems, claims_of, hook_problems, problems_of, with_bases
 from nni_supernet_ext.core.loaders import detached_batches
 from nni_supernet_ext.core.slots import DataSampler, Objective, PathSampler, WeightStore
 from nni_supernet_ext.core.supernet import Supernet
@@ -50,9 +51,10 @@ class Plan:
     Example:
         >>> from nni_supernet_ext.strategies import SupernetStrategy
         >>> from nni_supernet_ext.testing import toy_evaluator, toy_supernet
-        >>> strategy, evaluator = SupernetStrategy(), toy_evaluator()
+        >>> strategy, evaluator, supernet = SupernetStrategy(), toy_evaluator(), toy_supernet()
+        >>> evaluator.module.set_model(supernet.model)
         >>> plan = Plan(
-        ...     toy_supernet(), strategy.paths, strategy.data, strategy.weights, strategy.objective,
+        ...     supernet, strategy.paths, strategy.data, strategy.weights, strategy.objective,
         ...     callbacks=(), step_every='batch', gradient_clip_val=0.0, gradient_clip_algorithm='norm', seed=0,
         ...     training_module=evaluator.module, trainer=evaluator.trainer,
         ...     train_loader=lambda: evaluator.train_dataloaders,
@@ -91,15 +93,11 @@ class Plan:
     def observers(self) -> Iterator[Any]:
         """Iterate over all parts whose step hooks run: slots, what they wrap as ``base``, callbacks."""
         for component in self.components():
-            part = component
-            while part is not None:
-                yield part
-                inner = getattr(part, "base", None)
-                part = inner if isinstance(inner, Component) else None
+            yield from with_bases(component)
 
     def owners(self) -> Iterator[Any]:
         """Iterate over the parts that decide something: the slots, and callbacks that claim a decision."""
-        yield from (part for part in self.components() if not isinstance(part, Callback) or _claims_of(part))
+        yield from (part for part in self.components() if not isinstance(part, Callback) or claims_of(part))
 
     def example_inputs(self) -> Any:
         """Return two examples of the training data as the supernet takes them, shape ``(2, ...)``."""
@@ -112,10 +110,10 @@ class Plan:
         Raises:
             ConfigurationError: With all messages, each with its remedy.
         """
-        problems = [*self._arguments(), *self._claims()]
+        problems = [*self._arguments(), *self._claims(), *hook_problems(self)]
         for component in self.components():
             if isinstance(component, Component):
-                problems.extend(component.problems(self))
+                problems += problems_of(component, self)
         if problems:
             raise ConfigurationError(problems)
 
@@ -139,7 +137,8 @@ class Plan:
     def _claims(self) -> Iterable[str]:
         owners: dict[str, list[str]] = {}
         for component in self.components():
-            for claim in _claims_of(component):
+            yield from claim_problems(component)
+            for claim in claims_of(component):
                 owners.setdefault(claim, []).append(type(component).__name__)
         if self.schedulers:
             names = ", ".join(type(scheduler).__name__ for scheduler in self.schedulers)
@@ -150,7 +149,3 @@ class Plan:
                     f"Decision `{claim}` is expected to have one owner, but got {len(names_of)}: "
                     f"{', '.join(names_of)}. Keep one of them."
                 )
-
-
-def _claims_of(component: Any) -> Iterable[str]:
-    return getattr(component, "claims", ())

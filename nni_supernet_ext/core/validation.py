@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -11,11 +12,16 @@ import numpy as np
 import torch
 from torchmetrics import Metric
 
-from nni_supernet_ext.core.batches import forward_inputs, redirected_log, to_device
+from nni_supernet_ext.core.batches import to_device
 from nni_supernet_ext.core.complexity import find_extremes, resolve_complexity
 from nni_supernet_ext.core.draw import Sample
+from nni_supernet_ext.core.epoch_hooks import warn_of_mixed_outputs
 from nni_supernet_ext.core.loaders import detached_batches
+from nni_supernet_ext.core.model_arguments import model_arguments
 from nni_supernet_ext.core.plan import Plan
+from nni_supernet_ext.core.redirected_log import redirected_log
+from nni_supernet_ext.core.validation_loaders import loader_problems, suffix_of
+from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.functional.batch_norm import BatchNormRecalibrator
 
 _SEED_OFFSET = 7919
@@ -44,8 +50,9 @@ class SubnetValidation:
     """Run the evaluator's ``validation_step`` for several fixed subnets on every validation batch.
 
     Each metric the evaluator logs appears as ``<metric>/<subnet>`` and, under its own name, as the mean over
-    the subnets. Before the first batch the BN statistics of each subnet are estimated on the same training
-    batches; afterwards the training's statistics are put back, bit for bit.
+    the subnets; with several validation loaders all names end in ``/dataloader_idx_<number>``, as Lightning has it,
+    also those in ``results``. Before the first batch the BN statistics of each subnet are estimated on the same
+    training batches; afterwards the training's statistics are put back, bit for bit.
 
     Args:
         plan: Plan of the run.
@@ -68,55 +75,65 @@ class SubnetValidation:
             if name.endswith(("running_mean", "running_var"))
         ]
         self._statistics: dict[str, list[torch.Tensor]] = {}
-        self._objects: dict[tuple[str, str], Metric] = {}
+        self._objects: dict[tuple[str, str, str], Metric] = {}
         self._names: dict[str, None] = {}
         self._open = ExitStack()
+        warn_of_mixed_outputs(plan.training_module, len(self.subnets))
 
     def start(self, module: Any) -> None:
         """Estimate every subnet's BN statistics before the first validation batch."""
+        problems = list(loader_problems(module.training_module, len(module.trainer.num_val_batches)))
+        if problems:  # of a data module, whose loaders were not known before
+            raise ConfigurationError(problems)
         self._objects, self._names = {}, {}
         self._open.enter_context(self._recalibrator.preserved())
         self._open.callback(self._reactivate, self.plan.supernet.active)
         if not (self._n_batches and self._buffers):
             return
+        model = self.plan.supernet.model
         batches = [
-            to_device(module.training_module, batch, module.device)
+            model_arguments(module.training_module, to_device(module.training_module, batch, module.device), model)
             for batch in detached_batches(self.plan.train_loader(), self._n_batches, self.plan.seed)
         ]
         for name, sample in self.subnets.items():
             self._activate(sample)
             with module.trainer.precision_plugin.val_step_context():
-                self._recalibrator.recalibrate(batches, lambda b: forward_inputs(module.training_module, b))
+                self._recalibrator.recalibrate(batches, lambda arguments: model(*arguments[0], **arguments[1]))
             self._statistics[name] = [buffer.clone() for buffer in self._buffers]
 
     def step(self, module: Any, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
         """Validate every subnet on one batch."""
+        suffix = suffix_of(len(module.trainer.num_val_batches), dataloader_idx)
         for name, sample in self.subnets.items():
             self._activate(sample)
             if name in self._statistics:
                 torch._foreach_copy_(self._buffers, self._statistics[name])
-            with redirected_log(module.training_module, self._logger(module, name)):
-                arguments = (batch, batch_idx, dataloader_idx) if dataloader_idx else (batch, batch_idx)
+            with redirected_log(module.training_module, self._logger(module, name, suffix)):
+                arguments = (batch, batch_idx, dataloader_idx) if suffix else (batch, batch_idx)
                 module.training_module.validation_step(*arguments)
 
     def end(self, module: Any) -> None:
         """Log the metrics that are known only at the end, and put the training's BN statistics back."""
         values: dict[str, list[Any]] = {}
-        for (metric, subnet), accumulated in self._objects.items():
+        for (metric, subnet, suffix), accumulated in self._objects.items():
             value = accumulated.compute()
-            module.log(f"{metric}/{subnet}", value)
-            values.setdefault(metric, []).append(value)
+            # The loader's number is in the name already.
+            module.log(f"{metric}/{subnet}{suffix}", value, add_dataloader_idx=False)
+            values.setdefault(f"{metric}{suffix}", []).append(value)
         for metric, per_subnet in values.items():
-            module.log(metric, torch.stack([torch.as_tensor(v) for v in per_subnet]).mean(), prog_bar=True)
+            mean = torch.stack([torch.as_tensor(v) for v in per_subnet]).mean()
+            module.log(metric, mean, prog_bar=True, add_dataloader_idx=False)
         self._statistics = {}
         self._open.close()
 
     def collect(self, metrics: Mapping[str, Any]) -> None:
         """Keep the values of a finished validation from the trainer's ``callback_metrics``."""
         for subnet in self.subnets:
-            suffix = f"/{subnet}"
+            # What follows the subnet tells the loader, where there are several.
+            name_of = re.compile(rf"(.*)/{re.escape(subnet)}(/dataloader_idx_\d+)?", re.DOTALL)
+            found = ((name_of.fullmatch(name), value) for name, value in metrics.items())
             self.results[subnet] = {
-                name[: -len(suffix)]: float(value) for name, value in metrics.items() if name.endswith(suffix)
+                match[1] + (match[2] or ""): float(value) for match, value in found if match is not None
             }
 
     def close(self) -> None:
@@ -130,10 +147,11 @@ class SubnetValidation:
         if sample is not None:
             self._activate(sample)
 
-    def _logger(self, module: Any, subnet: str) -> Any:
+    def _logger(self, module: Any, subnet: str, suffix: str) -> Any:
         def log(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
             if isinstance(value, Metric):
-                self._gather(name, subnet, value)
+                named = suffix if kwargs.get("add_dataloader_idx", True) else ""
+                self._gather((name, subnet, named), value)
                 return
             if module.trainer.world_size > 1:
                 kwargs.setdefault("sync_dist", True)
@@ -142,9 +160,8 @@ class SubnetValidation:
 
         return log
 
-    def _gather(self, name: str, subnet: str, metric: Metric) -> None:
+    def _gather(self, key: tuple[str, str, str], metric: Metric) -> None:
         """Keep a logged metric object apart for each subnet: the subnets take turns on every batch."""
-        key = (name, subnet)
         accumulated = self._objects.get(key)
         if accumulated is None:
             self._objects[key] = copy.deepcopy(metric)

@@ -90,9 +90,9 @@ def adaptive_alpha_divergence(
         student: Logits of the student, shape ``(N, C)`` or dense ``(N, C, ...)``.
         teacher: Logits of the teacher, same shape; gets no gradient.
         alpha_minus: Default -1, the paper's.
-        alpha_plus: Default 1, the paper's: the KL divergence, which is not clipped. The clipped values of alphas near
-            1 (but not within 0.001 of it) are far from it on both sides, and the choice between both alphas with
-            them.
+        alpha_plus: Default 1, the paper's: the KL divergence, which is not clipped. The clipped values of alphas
+            near 1 (but not within 0.001 of it) are far from it on both sides, and the choice between both alphas
+            with them.
         beta_clip: Largest value of the power; see :func:`alpha_divergence`. Default 5, the paper's.
         dim: Dimension of the classes. Default 1.
         reduction: ``'mean'`` (default), ``'sum'`` or ``'none'``.

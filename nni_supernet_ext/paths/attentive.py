@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from nni_supernet_ext._integers import integer_problems
-from nni_supernet_ext.core.batches import redirected_log
 from nni_supernet_ext.core.complexity import Complexity, resolve_complexity
 from nni_supernet_ext.core.draw import Draw, Sample
 from nni_supernet_ext.core.plan import Plan
+from nni_supernet_ext.core.redirected_log import muted_log
 from nni_supernet_ext.core.slots import PathSampler
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.functional.batch_norm import BatchNormRecalibrator
@@ -144,7 +144,7 @@ class AttentivePathSampler(PathSampler):
         plan = self._plan
         assert plan is not None and self._batch_norm is not None
         losses = []
-        with torch.no_grad(), self._batch_norm.preserved(), redirected_log(plan.training_module, _ignore):
+        with torch.no_grad(), self._batch_norm.preserved(), muted_log(plan.training_module):
             for sample in candidates:
                 plan.weights.activate(plan.supernet, sample)
                 losses.append(state.task_loss().detach())
@@ -152,7 +152,3 @@ class AttentivePathSampler(PathSampler):
         if plan.trainer.world_size > 1:
             gathered = plan.trainer.strategy.reduce(gathered, reduce_op="mean")
         return gathered
-
-
-def _ignore(*args: Any, **kwargs: Any) -> None:
-    """Log nothing: the candidates are not trained."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from nni_supernet_ext._integers import integer_problems, is_integer
 from nni_supernet_ext.core.complexity import Complexity, Extremes, find_extremes, resolve_complexity
+from nni_supernet_ext.core.declared import problems_of
 from nni_supernet_ext.core.draw import Draw, describe_sample
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.slots import PathSampler
@@ -117,7 +118,7 @@ class SandwichSampler(PathSampler):
                 f"Argument `gradients` is expected to be one of {_GRADIENTS}, but got {self.gradients!r}. "
                 "Use 'sum', as the papers do."
             )
-        yield from self.base.problems(plan)
+        yield from problems_of(self.base, plan)
 
     def arrange(self, plan: Plan) -> None:
         """Let the wrapped sampler change the supernet."""

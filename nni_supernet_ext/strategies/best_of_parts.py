@@ -9,6 +9,7 @@ from typing import Any
 from nni.nas.evaluator.pytorch import Lightning
 from torch import nn
 
+from nni_supernet_ext.core.metric_direction import warn_of_unusual_mode
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import ConfigurationError, DataError
 from nni_supernet_ext.strategies.evaluated import EvaluatedSubnet
@@ -92,6 +93,7 @@ def retrain_best_of_parts(
         raise ConfigurationError(
             f"Argument `mode` is expected to be 'max' or 'min', but got {mode!r}. Use 'max' for an accuracy."
         )
+    warn_of_unusual_mode(metric, mode, "retrain_best_of_parts")
 
     def value_of(metrics: dict[str, float]) -> float:
         return quality(_value(metrics, metric), mode)

@@ -58,6 +58,13 @@ class SearchData:
             )
         return next(iter(found.values() if isinstance(found, dict) else found))
 
+    def limit(self, stage: str, loader: Any) -> int | None:
+        """Return how many of a loader's batches the evaluator's trainer is told to use; None for all of them."""
+        asked = getattr(self._evaluator.trainer, f"limit_{stage}_batches", None)
+        if isinstance(asked, float):
+            return int(asked * len(loader)) if asked < 1.0 else None
+        return asked
+
     def _found(self, stage: str) -> Any:
         module = self._evaluator.datamodule
         if module is None:

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from nni_supernet_ext._compat.nni_experiment import announce_experiments, running_experiment
 from nni_supernet_ext._compat.nni_fixes import apply_nni_fixes
+from nni_supernet_ext._values import as_path
 from nni_supernet_ext.core.batches import example_inputs
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.evaluation import SubnetEvaluator
@@ -36,6 +37,7 @@ from nni_supernet_ext.strategies.quality import quality
 from nni_supernet_ext.strategies.subnet_batch import share_supernet
 from nni_supernet_ext.strategies.subnet_model import SubnetModel, submit_model
 from nni_supernet_ext.weights.shared import SharedWeights
+from nni_supernet_ext.weights.trained_with import refuse_shared_weights
 
 _logger = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class SupernetEvolution(Strategy):
         constraint: Predicate on samples.
         count_flops: Whether to count FLOPs even without a bound on them. Default False.
         recalibrate_batches: Training batches for each subnet's BN statistics. Default 20; 0 for none.
-        limit_batches: Most validation batches per subnet; None uses all.
+        limit_batches: Most validation batches per subnet. Default: the trainer's ``limit_val_batches``.
         weights: The training's weight store. Default shared weights.
         journal: File that remembers every evaluation: a killed search that is started again with the same
             arguments repeats none. Use another file for other data.
@@ -76,7 +78,7 @@ class SupernetEvolution(Strategy):
 
     Raises:
         CheckpointError: The journal, or what a resumed experiment brings, is of other weights or another search.
-        ConfigurationError: Bad arguments, all at once.
+        ConfigurationError: Bad arguments, all at once; a supernet of few-shot parts without their ``weights``.
         ConstraintError: No subnet satisfies the budget.
         SpaceError: The model space is no trained supernet, or has a choice without finite candidates.
 
@@ -135,12 +137,12 @@ class SupernetEvolution(Strategy):
         self.recalibrate_batches = recalibrate_batches
         self.limit_batches = limit_batches
         self.weights = weights if weights is not None else SharedWeights()
-        self.journal = Path(journal) if journal is not None else None
+        self.journal: Path | None = as_path(journal)
         self.seed = seed
         self.record = record
         self.progress = progress
         self.subnets_per_trial = subnets_per_trial
-        self.shared_folder = Path(shared_folder) if shared_folder is not None else None
+        self.shared_folder: Path | None = as_path(shared_folder)
         self.history: list[EvaluatedSubnet] = []
         self._models: list[SubnetModel] = []
         self._restored: dict[str, Any] = {}
@@ -155,19 +157,22 @@ class SupernetEvolution(Strategy):
     def _initialize(self, model_space: Any, engine: Any) -> Any:
         if not isinstance(model_space, RawFormatModelSpace):
             raise ConfigurationError(
-                f"The experiment's model format is expected to be 'raw', but got {type(model_space).__name__}. "
-                "Leave `config` out, or use NasExperimentConfig('sequential', 'raw', 'local')."
+                f"The model space is expected to be a trained supernet in the format 'raw', but got "
+                f"{type(model_space).__name__}. Train the same model space with SupernetStrategy first and leave "
+                "`config` out, or use NasExperimentConfig('sequential', 'raw', 'local')."
             )
         self.supernet = Supernet(model_space.model_space)
+        refuse_shared_weights(self.supernet.model, self.weights)
         domain = self.supernet.domain
         check_space(domain)
         evaluator = checked_evaluator(model_space.evaluator)
         data = SearchData(evaluator)
         validation = data.loader("val")
+        limit = self.limit_batches if self.limit_batches is not None else data.limit("val", validation)
         settings = {
             "calibration": calibration_of(data, self.supernet, self.recalibrate_batches),
             "recalibrate_batches": self.recalibrate_batches,
-            "limit_batches": self.limit_batches,
+            "limit_batches": limit,
             "seed": self.seed,
             "activate": self.weights.activate,
         }
@@ -179,6 +184,7 @@ class SupernetEvolution(Strategy):
             validation,
             **settings,
             device=evaluator.trainer.strategy.root_device,
+            trainer=evaluator.trainer,
         )
         self._budget = Budget(
             self.supernet,
@@ -191,7 +197,7 @@ class SupernetEvolution(Strategy):
             "choices": [repr(m) for m in domain.mutables.values()],
             "seed": self.seed,
             "recalibrate_batches": self.recalibrate_batches,
-            "limit_batches": self.limit_batches,
+            "limit_batches": limit,
             "weights": self.weights.digest(self.supernet),
         }
         self._journal = Journal(self.journal, identity)
@@ -262,7 +268,7 @@ class SupernetEvolution(Strategy):
 
         Yields:
             Models whose ``sample`` is the plain architecture dict and whose ``executable_model()`` is a
-            network of its own with the inherited weights.
+            network of its own, with the inherited weights and the BN statistics of its evaluation.
         """
         models = sorted(self._models, key=self._value, reverse=True) if sort else self._models
         yield from models[:limit]
@@ -285,9 +291,8 @@ class SupernetEvolution(Strategy):
         return max(self.history, key=lambda subnet: quality(subnet.metrics[self.metric], self.mode))
 
     def best_network(self) -> nn.Module:
-        """Return the best subnet as a network of its own, with its inherited weights."""
-        self.weights.activate(self.supernet, self.best.sample)
-        return self.supernet.extract(self.best.sample)
+        """Return the best subnet as a network of its own, with its inherited weights and recalibrated BN."""
+        return self._extract(self.best.sample)
 
     # Inside
 
@@ -298,7 +303,7 @@ class SupernetEvolution(Strategy):
 
     def _submit(self, sample: dict[str, Any], recording: Recording) -> None:
         sign = 1 if self.mode == "max" else -1
-        model = SubnetModel(self.supernet, sample, self._measure, self.metric, sign, self.weights.activate)
+        model = SubnetModel(sample, self._measure, self._extract, self.metric, sign)
         known = self._journal.get(sample)
         if known is not None:
             model.take(known)
@@ -318,6 +323,11 @@ class SupernetEvolution(Strategy):
         found = self._evaluate.evaluate(sample)
         self._journal.add(sample, found)
         return found
+
+    def _extract(self, sample: dict[str, Any]) -> nn.Module:
+        network = self._evaluate.extract(sample).to(self._home)
+        self.supernet.model.to(self._home)
+        return network
 
     def _share(
         self, engine: TrainingServiceExecutionEngine, module: Any, validation: Any, settings: dict[str, Any]

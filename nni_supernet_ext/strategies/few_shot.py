@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import RandomOneShot
+from torch import nn
 
 from nni_supernet_ext._compat.nni_fixes import apply_nni_fixes
 from nni_supernet_ext.core.domain import Domain
@@ -36,6 +37,8 @@ from nni_supernet_ext.strategies.sub_supernets import (
 )
 from nni_supernet_ext.strategies.subnet_model import SubnetModel
 from nni_supernet_ext.strategies.supernet import SupernetStrategy
+from nni_supernet_ext.strategies.supernet_checks import listed
+from nni_supernet_ext.weights.trained_with import note_weight_store
 
 _logger = logging.getLogger(__name__)
 
@@ -107,11 +110,11 @@ class FewShotStrategy(RandomOneShot):
         apply_nni_fixes()
         self.base = base if base is not None else SupernetStrategy()
         super().__init__(mutation_hooks=getattr(self.base, "extra_mutation_hooks", None))
-        self.splits = [ChoiceSplit()] if splits is None else list(splits)
+        self.splits: list[SplitRule] = [ChoiceSplit()] if splits is None else listed(splits)
         self.warmup_epochs = warmup_epochs
         self.transfer = transfer
         self.complexity_bounds = complexity_bounds
-        self.only = None if only is None else tuple(only)
+        self.only: tuple[int, ...] | None = tuple(only) if isinstance(only, Iterable) else only
         self.regions: list[Region] = []
         self.part_callbacks: dict[int, list[Any]] = {}
         self._folder: Path | None = None
@@ -123,7 +126,7 @@ class FewShotStrategy(RandomOneShot):
     # What NNI calls
 
     def _initialize(self, model_space: RawFormatModelSpace, engine: Any) -> Any:
-        evaluator = check_evaluator(model_space.evaluator)
+        evaluator = check_evaluator(model_space.evaluator, used=True)  # Each part trains in a new one like it.
         domain = Domain(model_space.model_space)
         problems = [*evaluator_problems(evaluator), *split_problems(self, domain, evaluator.trainer.callbacks)]
         if problems:
@@ -144,9 +147,12 @@ class FewShotStrategy(RandomOneShot):
         regions: list[Region] = []
         self._finished = []
         self._initial = self._training.initial()
-        for region, start in self._leaves((), {}, self._initial, self._initial):
-            self._train(len(regions), region, start)
-            regions.append(region)
+        try:
+            for region, start in self._leaves((), {}, self._initial, self._initial):
+                self._train(len(regions), region, start)
+                regions.append(region)
+        finally:  # Each part's training notes its own store.
+            note_weight_store(self.trained.model, self.weights)
         self.regions = regions
         problems = list(only_problems(self, len(regions)))
         if problems:  # known only now where a rule looks at trained weights; what else was trained is in its files
@@ -161,7 +167,8 @@ class FewShotStrategy(RandomOneShot):
             limit: Most models to yield; None yields all.
 
         Yields:
-            Models with their ``sample``; ``executable_model()`` has the weights of the owner.
+            Models with their ``sample``; ``executable_model()`` has the weights of the owner and the BN statistics
+            that its training left: see ``functional.recalibrate_batch_norm``.
         """
         found = [
             (dict(saved["subnets"][name]), dict(metrics))
@@ -172,8 +179,11 @@ class FewShotStrategy(RandomOneShot):
         if sort:
             found.sort(key=lambda entry: usual_quality(entry[1]), reverse=True)
         for sample, metrics in found[:limit]:
-            activate = self.weights.activate
-            yield SubnetModel(self.trained, sample, _known(metrics), next(iter(metrics)), 1, activate)
+            yield SubnetModel(sample, _known(metrics), self._extract, next(iter(metrics)), 1)
+
+    def _extract(self, sample: dict[str, Any]) -> nn.Module:
+        self.weights.activate(self.trained, sample)
+        return self.trained.extract(sample)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the sub-supernets are, or will be: known before training, so a killed run can resume."""

@@ -27,7 +27,8 @@ def argument_problems(strategy: Any) -> Iterable[str]:
             f"Argument `base` is expected to be a SupernetStrategy, but got {type(strategy.base).__name__}. Wrap "
             "the settings of one sub-supernet's training in SupernetStrategy(...)."
         )
-    rules_fit = bool(strategy.splits) and all(isinstance(rule, SplitRule) for rule in strategy.splits)
+    rules_fit = isinstance(strategy.splits, list) and bool(strategy.splits)
+    rules_fit = rules_fit and all(isinstance(rule, SplitRule) for rule in strategy.splits)
     if not rules_fit:
         yield (
             f"Argument `splits` is expected to hold at least one SplitRule, but got {strategy.splits!r}. Use for "
@@ -37,6 +38,11 @@ def argument_problems(strategy: Any) -> Iterable[str]:
         value = getattr(strategy, name)
         if value not in options:
             yield (f"Argument `{name}` is expected to be one of {options}, but got {value!r}. Use {options[0]!r}.")
+    if strategy.only is not None and not isinstance(strategy.only, tuple):
+        yield (
+            f"Argument `only` is expected to hold numbers of sub-supernets, but got {strategy.only!r}. Put it into "
+            "a list: only=[...]."
+        )
     if rules_fit:
         yield from _warmup_problems(strategy)
     if isinstance(getattr(strategy.base, "weights", None), WeightSplitting) and _any_warmup(strategy):

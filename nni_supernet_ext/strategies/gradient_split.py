@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from nni_supernet_ext._integers import integer_problems
-from nni_supernet_ext.core.batches import redirected_log, to_device
+from nni_supernet_ext.core.batches import to_device
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.loaders import detached_batches
+from nni_supernet_ext.core.redirected_log import muted_log
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.functional.batch_norm import preserved_batch_norm
 from nni_supernet_ext.functional.graph_split import Cut, gradient_similarity, min_cut
@@ -125,7 +126,7 @@ def _gradient(context: SplitContext, samples: list[Sample], batches: list[Any]) 
     was_training = module.training
     module.train()
     devices = [p.device for _, p in parameters[:1] if p.device.type == "cuda"]
-    with preserved_batch_norm(model), redirected_log(module, _ignore), torch.random.fork_rng(devices=devices):
+    with preserved_batch_norm(model), muted_log(module), torch.random.fork_rng(devices=devices):
         torch.manual_seed(context.seed)
         for index, batch in enumerate(batches):
             for sample in samples:
@@ -138,7 +139,3 @@ def _gradient(context: SplitContext, samples: list[Sample], batches: list[Any]) 
                         sums[name] = sums[name] + gradient if name in sums else gradient
     module.train(was_training)
     return sums
-
-
-def _ignore(*args: Any, **kwargs: Any) -> None:
-    """Take the place of the module's `log` outside of training."""

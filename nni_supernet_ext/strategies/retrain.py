@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from nni.nas.evaluator.pytorch import Lightning
 from torch import nn
 
@@ -30,7 +32,9 @@ def retrain(
         evaluator: A fresh evaluator (a trainer does not train twice); its epochs, data, optimizer and callbacks
             are used as they are.
         from_scratch: Whether to draw new initial weights, by ``reset_parameters`` of every module (default), or
-            to go on from the weights the network has.
+            to go on from the weights the network has. Frozen parameters (``requires_grad`` is False), which no
+            training could bring back, keep their values either way; so do the statistics of modules whose
+            parameters are all frozen. Of a module with both kinds only the others are drawn anew.
         schedule: ``'cosine'`` (default): add :class:`~nni_supernet_ext.callbacks.CosineLR` for this run, unless
             the evaluator's module configures a scheduler or one of the trainer's callbacks owns the learning
             rate. None: add none.
@@ -41,7 +45,7 @@ def retrain(
     Raises:
         ConfigurationError: All problems at once: an evaluator that has already trained, a method for supernets
             only (complexity-aware learning rate, momentum separation) among the trainer's callbacks, or
-            parameters that no ``reset_parameters`` reaches with ``from_scratch=True``.
+            parameters that are not frozen and that no ``reset_parameters`` reaches with ``from_scratch=True``.
 
     Example:
         >>> from nni_supernet_ext.testing import toy_evaluator, toy_supernet
@@ -118,19 +122,45 @@ def _problems(evaluator: Any, schedule: str | None) -> Iterable[str]:
 
 
 def _initialise(network: nn.Module) -> None:
-    """Draw new weights everywhere, or refuse before anything was trained."""
+    """Draw new weights wherever they are not frozen, or refuse before anything was trained."""
     missed = []
-    for name, module in network.named_modules():
-        reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
-        # nn.MultiheadAttention keeps its own private.
-        reset = reset or getattr(module, "_reset_parameters", None)
-        if reset is not None:
-            reset()
-        elif any(True for _ in module.parameters(recurse=False)):
-            missed.append(name or type(network).__name__)
+    frozen = _frozen_modules(network)
+    with _kept(network, frozen):
+        for name, module in network.named_modules():
+            if module in frozen:
+                continue
+            reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
+            # nn.MultiheadAttention keeps its own private.
+            reset = reset or getattr(module, "_reset_parameters", None)
+            if reset is not None:
+                reset()
+            elif any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+                missed.append(name or type(network).__name__)
     if missed:
         raise ConfigurationError(
             "Argument `network` is expected to have `reset_parameters` in every module with parameters of its own "
             f"for `from_scratch=True`, but got none in {missed[:5]}. Add the method, or pass a freshly built "
             "network with `from_scratch=False`."
         )
+
+
+def _frozen_modules(network: nn.Module) -> set[nn.Module]:
+    """Return the modules whose parameters, at least one, are all frozen, with everything that is in them."""
+    frozen: set[nn.Module] = set()
+    for module in network.modules():
+        trained = [parameter.requires_grad for parameter in module.parameters()]
+        if trained and not any(trained):
+            frozen.update(module.modules())
+    return frozen
+
+
+@contextmanager
+def _kept(network: nn.Module, frozen: Iterable[nn.Module]) -> Iterator[None]:
+    """Put frozen parameters and the statistics of frozen modules back, whoever else draws them anew meanwhile."""
+    tensors: list[torch.Tensor] = [parameter for parameter in network.parameters() if not parameter.requires_grad]
+    tensors += [buffer for module in frozen for buffer in module.buffers(recurse=False)]
+    before = [tensor.detach().clone() for tensor in tensors]
+    yield
+    with torch.no_grad():
+        for tensor, value in zip(tensors, before, strict=True):
+            tensor.copy_(value)

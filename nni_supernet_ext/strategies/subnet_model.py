@@ -12,8 +12,6 @@ from torch import nn
 
 from nni_supernet_ext._compat.samples import plain_sample
 from nni_supernet_ext.core.draw import describe_sample
-from nni_supernet_ext.core.evaluation import Activate
-from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import ConfigurationError
 
 Measure = Callable[[dict[str, Any]], dict[str, float]]
@@ -23,12 +21,11 @@ class SubnetModel(ExecutableModelSpace):
     """A frozen model that is evaluated in place, inside its supernet.
 
     Args:
-        supernet: The trained supernet.
         sample: Architecture.
         measure: Function from the sample to its metrics.
+        extract: Function from the sample to a network of its own.
         metric: Name of the metric that NNI compares.
         sign: 1 if larger is better, -1 if smaller is: NNI sorts descending.
-        activate: How to activate a sample; default in place with shared weights.
 
     Attributes:
         sample: The architecture as a plain dict.
@@ -37,22 +34,20 @@ class SubnetModel(ExecutableModelSpace):
 
     def __init__(
         self,
-        supernet: Supernet,
         sample: dict[str, Any],
         measure: Measure,
+        extract: Callable[[dict[str, Any]], nn.Module],
         metric: str,
         sign: int,
-        activate: Activate | None = None,
     ) -> None:
         super().__init__(ModelStatus.Frozen)
         self.evaluator = None
         self.sample = plain_sample(sample)
         self.results: dict[str, float] = {}
-        self._supernet = supernet
         self._measure = measure
+        self._extract = extract
         self._metric = metric
         self._sign = sign
-        self._activate: Activate = activate or (lambda net, sample: net.activate(sample))
 
     def execute(self) -> dict[str, float]:
         """Evaluate the subnet and report its metric to NNI."""
@@ -86,10 +81,9 @@ class SubnetModel(ExecutableModelSpace):
             )
 
     def executable_model(self) -> nn.Module:
-        """Return the subnet as a network of its own, with its inherited weights."""
+        """Return the subnet as a network of its own."""
         assert self.sample is not None
-        self._activate(self._supernet, self.sample)
-        return self._supernet.extract(self.sample)
+        return self._extract(self.sample)
 
     def extra_repr(self) -> str:
         """Describe the architecture on one line."""

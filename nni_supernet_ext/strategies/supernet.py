@@ -19,12 +19,14 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from nni_supernet_ext._compat.nni_experiment import announce_experiments
 from nni_supernet_ext._compat.nni_fixes import apply_nni_fixes
+from nni_supernet_ext._values import as_path
 from nni_supernet_ext.core.component import Component
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.host import check_evaluator
 from nni_supernet_ext.core.last_checkpoint import LastCheckpoint
 from nni_supernet_ext.core.module import SupernetModule
+from nni_supernet_ext.core.optimizer_settings import SameOptimizer
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.slots import DataSampler, Objective, PathSampler, WeightStore
 from nni_supernet_ext.core.supernet import Supernet
@@ -34,9 +36,10 @@ from nni_supernet_ext.objectives.task import TaskLoss
 from nni_supernet_ext.paths.uniform import UniformPathSampler
 from nni_supernet_ext.recording import Recording, open_recording
 from nni_supernet_ext.strategies.quality import usual_quality
-from nni_supernet_ext.strategies.supernet_checks import argument_problems
+from nni_supernet_ext.strategies.supernet_checks import argument_problems, listed
 from nni_supernet_ext.strategies.trainer_callbacks import default_checkpoint
 from nni_supernet_ext.weights.shared import SharedWeights
+from nni_supernet_ext.weights.trained_with import note_weight_store
 
 _logger = logging.getLogger(__name__)
 
@@ -66,7 +69,8 @@ class SupernetStrategy(RandomOneShot):
         recalibrate_batches: Training batches for the BN statistics of each validated subnet. Default 10;
             0 uses the running statistics of the training.
         checkpoint_dir: Folder of the checkpoint ``last.ckpt``, written after each epoch. If it holds one of the
-            same configuration, training goes on from it. Default: a new folder for each run, found again by
+            same configuration, training goes on from it, also for more epochs; one of another space, network,
+            optimizer or setting of the step is refused. Default: a new folder for each run, found again by
             ``NasExperiment.resume``.
         set_to_none: True (default): weights that a step did not sample stay as they are. False: their
             gradients are zero instead, so that momentum and weight decay go on moving them, as under torch 1.
@@ -75,6 +79,7 @@ class SupernetStrategy(RandomOneShot):
         mutation_hooks: As in NNI: extra hooks that turn the user's own mutables into supernet modules.
 
     Raises:
+        CheckpointError: The checkpoint is of another configuration.
         ConfigurationError: Every problem of the combination at once, before training starts.
 
     Example:
@@ -116,14 +121,14 @@ class SupernetStrategy(RandomOneShot):
         self.data = data
         self.weights = weights if weights is not None else SharedWeights()
         self.objective = objective if objective is not None else TaskLoss()
-        self.callbacks = list(callbacks)
+        self.callbacks: list[Any] = listed(callbacks)
         self.step_every = step_every
         self.gradient_clip_val = gradient_clip_val
         self.gradient_clip_algorithm = gradient_clip_algorithm
         self.seed = seed
         self.validate = validate
         self.recalibrate_batches = recalibrate_batches
-        self.checkpoint_dir = Path(checkpoint_dir) if checkpoint_dir is not None else None
+        self.checkpoint_dir: Path | None = as_path(checkpoint_dir)
         self.set_to_none = set_to_none
         self.record = record
         problems = argument_problems(self)
@@ -145,7 +150,7 @@ class SupernetStrategy(RandomOneShot):
         return model if is_supernet(model) else super().mutate_model(model)
 
     def _initialize(self, model_space: RawFormatModelSpace, engine: SequentialExecutionEngine) -> Any:
-        self._evaluator = check_evaluator(model_space.evaluator)
+        self._evaluator = check_evaluator(model_space.evaluator, used=self._resumes(model_space.evaluator))
         self._data_methods = _own_data_methods(self._evaluator)
         return super()._initialize(model_space, engine)
 
@@ -172,11 +177,12 @@ class SupernetStrategy(RandomOneShot):
             train_loader=_train_loader(evaluator),
             set_to_none=self.set_to_none,
         )
+        # Before the checks: some look at what the evaluator's steps give to the model.
+        training_module.set_model(model)
         self._plan.check()
         for component in self._plan.components():
             if isinstance(component, Component):
                 component.arrange(self._plan)
-        training_module.set_model(model)
         return SupernetModule(training_module, self._plan, self._validation())
 
     def train_dataloader(self, train_dataloader_fn: Any, val_dataloader_fn: Any) -> Any:
@@ -187,6 +193,7 @@ class SupernetStrategy(RandomOneShot):
     def _run(self) -> None:
         evaluator = self._mutated_evaluator
         supernet = self.plan.supernet
+        note_weight_store(supernet.model, self.weights)
         recording = open_recording(self.record, supernet.domain, supernet.model, training=True)
         with recording, self._attached(evaluator, recording):
             try:
@@ -254,6 +261,12 @@ class SupernetStrategy(RandomOneShot):
         assert self._mutated_model_space is not None
         return self._mutated_model_space.evaluator
 
+    def _resumes(self, evaluator: Any) -> bool:
+        """Tell whether a checkpoint says where to go on, so that it does not matter where the trainer stands."""
+        given = getattr(evaluator, "fit_kwargs", {}).get("ckpt_path")
+        own = self.checkpoint_dir is not None and (self.checkpoint_dir / "last.ckpt").exists()
+        return given is not None or own
+
     @property
     def _checkpoint_folder(self) -> Path | None:
         """Folder of ``last.ckpt``; made up once where the user gave none, None where checkpoints are off."""
@@ -270,6 +283,10 @@ class SupernetStrategy(RandomOneShot):
         trainer, fit_kwargs = evaluator.trainer, evaluator.fit_kwargs
         before, given = list(trainer.callbacks), dict(fit_kwargs)
         own = [*self.callbacks, *recording.callbacks(self._training_name)]
+        clipping: dict[str, Any] = {"gradient_clip_val": self.gradient_clip_val}
+        if self.gradient_clip_val is not None:
+            clipping["gradient_clip_algorithm"] = self.gradient_clip_algorithm
+        own.append(SameOptimizer(clipping))
         kept = before
         folder = self._checkpoint_folder
         if folder is not None:

@@ -2,10 +2,12 @@
 
 from nni_supernet_ext.testing.case import MethodCase
 from nni_supernet_ext.testing.cases import CASES
+from nni_supernet_ext.testing.device_reads import device_reads
 from nni_supernet_ext.testing.laws.clean import check_clean
 from nni_supernet_ext.testing.laws.commute import check_commute
 from nni_supernet_ext.testing.laws.compose import check_compose
 from nni_supernet_ext.testing.laws.freeze import check_freeze
+from nni_supernet_ext.testing.laws.hot_path import check_hot_path
 from nni_supernet_ext.testing.laws.neutral import check_neutral
 from nni_supernet_ext.testing.laws.ranks import check_ranks
 from nni_supernet_ext.testing.laws.resume import check_resume
@@ -22,10 +24,12 @@ __all__ = [
     "check_commute",
     "check_compose",
     "check_freeze",
+    "check_hot_path",
     "check_neutral",
     "check_ranks",
     "check_resume",
     "check_seed",
+    "device_reads",
     "toy_data",
     "toy_evaluator",
     "toy_supernet",

@@ -32,15 +32,16 @@ class MethodCase:
         space: Makes the model space. Default :class:`ToySpace`.
         evaluator: Makes an evaluator, a new one at each call. It is called with keyword arguments only: always
             ``max_epochs`` and ``root`` (folder for everything the trainer writes); those of
-            ``reference_evaluator`` for the reference; ``devices`` and ``strategy``, for the Lightning trainer,
-            by :func:`check_ranks`. So take ``**trainer`` and hand it on, as :func:`toy_evaluator` (the default)
-            does. The evaluator must use the CPU and shuffle by a generator of its own, or the seed of the data
-            order is not fixed. :func:`check_clean` needs loaders rather than a data module, and no
-            scheduler of the learning rate; :func:`check_freeze` a validation loader of pairs whose first part is
-            the model's input.
+            ``reference_evaluator`` for the reference; and for the Lightning trainer ``devices`` and ``strategy``
+            by :func:`check_ranks`, ``limit_train_batches`` by :func:`check_hot_path`. So take ``**trainer`` and
+            hand it on, as :func:`toy_evaluator` (the default) does. The evaluator must use the CPU and shuffle by
+            a generator of its own, or the seed of the data order is not fixed. :func:`check_clean` needs loaders
+            rather than a data module, and no scheduler of the learning rate; :func:`check_freeze` a validation
+            loader of pairs whose first part is the model's input; :func:`check_hot_path` two batches.
         no_randomness: Why another seed of the run changes nothing: the method draws nothing at random, or only
             watches. Without a reason, another seed must change the draws of a method that fills ``paths``, and
             the weights of any other.
+        reads_by_design: Why every step reads values from the device, for :func:`check_hot_path`.
 
     Example:
         >>> from nni_supernet_ext.callbacks import MomentumSeparation
@@ -60,3 +61,4 @@ class MethodCase:
     space: Callable[[], Any] = ToySpace
     evaluator: Callable[..., Any] = toy_evaluator
     no_randomness: str = ""
+    reads_by_design: str = ""

@@ -211,7 +211,12 @@ CASES: list[MethodCase] = [
     MethodCase("CosineLR", _cosine, _cosine_neutral, no_randomness=_FIXED),
     MethodCase("TrainingHistory", _history, _history, no_randomness=_WATCHES),
     MethodCase("SandwichSampler", _sandwich, _sandwich_neutral),
-    MethodCase("AttentivePathSampler", _attentive, _attentive_neutral),
+    MethodCase(
+        "AttentivePathSampler",
+        _attentive,
+        _attentive_neutral,
+        reads_by_design="The next subnet is chosen by the losses of candidates.",
+    ),
     MethodCase("InplaceDistillation", _distilled, _distilled_neutral, reference=_sandwich),
     MethodCase(
         "LargestSubnetRegularization",

@@ -6,6 +6,8 @@ from itertools import islice
 
 import pytest
 import torch
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from torch import nn
 
 from nni_supernet_ext.callbacks import ComplexityAwareLR, TrainingHistory
 from nni_supernet_ext.core import Draw, PathSampler
@@ -31,8 +33,8 @@ SIZES = {
 }
 
 
-def _case(**settings):
-    return MethodCase("case", lambda: settings)
+def _case(space=ToySpace, **settings):
+    return MethodCase("case", lambda: settings, space=space)
 
 
 def _gamma(size, gamma_max=4.0):
@@ -231,3 +233,42 @@ def test_a_limit_of_steps_counts_batches_of_several_steps(tmp_path, steps, batch
     run = train(_case(), settings, tmp_path, epochs=4, evaluator_arguments={"max_steps": steps})
     assert run.strategy.plan.total_iterations == batches
     assert all(rate > 0 for rate in run.rates)
+
+
+class Many(ModelSpace):
+    """Nine choices of four: too many subnets to enumerate, and only the words of the measure below to go by."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        layers = (LayerChoice([nn.Identity(), nn.ReLU(), nn.Tanh(), nn.SELU()], label=f"op{i}") for i in range(9))
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x):
+        return self.head(self.body(self.stem(x)).mean(dim=(2, 3)))
+
+
+def _hidden_peak(sample):
+    """No single choice leads to the peak, so a search misses it."""
+    values = [sample[f"op{i}"] for i in range(9)]
+    return 40 - sum(values) + 100 * all(value == 3 for value in values[:6])
+
+
+def test_a_subnet_beyond_the_ends_found_has_the_ends_exponent(tmp_path, caplog):
+    rate = ComplexityAwareLR(_hidden_peak, gamma_max=4.0)
+    train(_case(space=Many), {"callbacks": [rate]}, tmp_path, epochs=1)
+    peak = {f"op{i}": 3 for i in range(9)}
+    assert _hidden_peak(peak) == 113
+    caplog.clear()
+    assert rate.exponent(peak) == rate.exponent({f"op{i}": 0 for i in range(9)}) == 0.25
+    assert rate.exponent({**peak, "op8": 0}) == 0.25
+    (message,) = caplog.messages
+    assert message.startswith("A subnet has complexity 113, beyond the 14 to 40 that a search found")
+
+
+def test_a_subnet_beyond_given_bounds_is_refused(tmp_path):
+    rate = ComplexityAwareLR(_hidden_peak, bounds=(14, 40))
+    train(_case(space=Many), {"callbacks": [rate]}, tmp_path, epochs=1)
+    with pytest.raises(ConfigurationError, match="113"):
+        rate.exponent({f"op{i}": 3 for i in range(9)})

@@ -199,3 +199,12 @@ def test_bad_arguments_are_refused_together(tmp_path: Path) -> None:
 def test_endless_training_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="known number of iterations for CosineLR"):
         train_plain(tmp_path, CosineLR(), epochs=-1)
+
+
+def test_a_rate_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    message = "`min_lr` is expected to be a number of at least 0, but got '0.1'"
+    with pytest.raises(ConfigurationError, match=message):
+        train_plain(tmp_path, CosineLR(min_lr="0.1"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=message):
+        strategy = SupernetStrategy(callbacks=[CosineLR(min_lr="0.1")])  # type: ignore[arg-type]
+        NasExperiment(ToySpace(), toy_evaluator(1, root=tmp_path), strategy).run()

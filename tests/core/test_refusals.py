@@ -15,7 +15,7 @@ from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
 from nni_supernet_ext.core import Supernet
 from nni_supernet_ext.errors import ConfigurationError, SpaceError
 from nni_supernet_ext.objectives import TaskLoss
-from nni_supernet_ext.strategies import SupernetStrategy
+from nni_supernet_ext.strategies import ChoiceSplit, FewShotStrategy, SupernetStrategy
 from nni_supernet_ext.testing import MethodCase, ToySpace, toy_evaluator
 from nni_supernet_ext.testing.training import train
 
@@ -130,3 +130,69 @@ def test_nothing_is_lost_on_a_refusal(tmp_path):
 def test_wrong_trainer_is_nnis_own_error():
     assert isinstance(toy_evaluator().trainer, torch.nn.Module) is False
     assert isinstance(toy_evaluator().trainer, Trainer.__mro__[1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gradient_clip_val": "1.0"}, "`gradient_clip_val` is expected to be a number or None, but got '1.0'"),
+        ({"gradient_clip_val": True}, "`gradient_clip_val` is expected to be a number or None, but got True"),
+        (
+            {"callbacks": ComplexityAwareLR()},
+            r"`callbacks` is expected to be a list, but got ComplexityAwareLR\. Put it into one: callbacks=\[",
+        ),
+        ({"callbacks": "calr"}, "`callbacks` is expected to be a list, but got str"),
+        ({"checkpoint_dir": 3}, "`checkpoint_dir` is expected to be a path or None, but got 3"),
+        ({"record": "no"}, "`record` is expected to be True or False, but got 'no'"),
+        ({"set_to_none": "no"}, "`set_to_none` is expected to be True or False, but got 'no'"),
+    ],
+)
+def test_arguments_of_a_wrong_kind(settings, message):
+    with pytest.raises(ConfigurationError, match=message):
+        SupernetStrategy(**settings)
+
+
+def test_callbacks_may_be_any_collection_of_them():
+    first, second = ComplexityAwareLR(), MomentumSeparation(by="op")
+    assert SupernetStrategy(callbacks=(first, second)).callbacks == [first, second]
+    assert SupernetStrategy(callbacks=(c for c in [first])).callbacks == [first]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"splits": ChoiceSplit("op")}, r"`splits` is expected to hold .*Use for example \[ChoiceSplit"),
+        ({"only": 1}, r"`only` is expected to hold numbers of sub-supernets, but got 1\. Put it into a list"),
+    ],
+)
+def test_few_shot_arguments_that_are_no_lists(settings, message):
+    with pytest.raises(ConfigurationError, match=message):
+        FewShotStrategy(**settings)
+
+
+def test_evaluator_that_has_trained_trains_no_second_supernet(tmp_path):
+    evaluator = toy_evaluator(1, root=tmp_path)
+    _start(ToySpace(), evaluator)
+    with pytest.raises(ConfigurationError, match=r"expected to be fresh.*already trained.*Make a new evaluator"):
+        _start(ToySpace(), evaluator)
+
+
+def test_evaluator_that_has_trained_goes_on_where_a_checkpoint_says_where(tmp_path):
+    space, evaluator = ToySpace(), toy_evaluator(1, root=tmp_path)
+    strategy = SupernetStrategy(checkpoint_dir=tmp_path / "c")
+    strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+    before = {name: value.clone() for name, value in space.state_dict().items()}
+    evaluator.trainer.fit_loop.max_epochs = 2
+    again = SupernetStrategy(checkpoint_dir=tmp_path / "c")
+    again(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+    assert again.module.state.iteration == 8
+    assert any(not torch.equal(value, space.state_dict()[name]) for name, value in before.items())
+
+
+def test_evaluator_that_has_trained_is_good_for_the_parts_of_few_shot_training(tmp_path):
+    evaluator = toy_evaluator(1, root=tmp_path)
+    _start(ToySpace(), evaluator)
+    few_shot = FewShotStrategy(SupernetStrategy(validate=0, recalibrate_batches=0), [ChoiceSplit("op")])
+    few_shot(RawFormatModelSpace(ToySpace(), evaluator), SequentialExecutionEngine())
+    first, second = (part.weights["stem.weight"] for part in few_shot.weights.parts[:2])
+    assert not torch.equal(first, second)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import torchmetrics
+from nni.nas.evaluator.pytorch import DataLoader, Lightning
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import nn
 
 from nni_supernet_ext.core import SubnetEvaluator
-from nni_supernet_ext.errors import DataError, SpaceError
+from nni_supernet_ext.errors import ConfigurationError, DataError, SpaceError
 from nni_supernet_ext.functional import recalibrate_batch_norm
-from nni_supernet_ext.testing import MethodCase, toy_evaluator
+from nni_supernet_ext.testing import MethodCase, toy_data, toy_evaluator
 from nni_supernet_ext.testing.toys import ToyModule
 from nni_supernet_ext.testing.training import differing, train
 
@@ -140,7 +142,7 @@ def test_evaluator_of_subnets_equals_plain_evaluation(tmp_path):
     assert not differing(before, supernet.model.state_dict())
     assert subnets.evaluate({"op": "norm"}) == result
     supernet.activate({"op": "norm"})
-    recalibrate_batch_norm(supernet.model, subnets._calibration)
+    recalibrate_batch_norm(supernet.model, [inputs for inputs, _ in subnets._calibration])
     supernet.model.eval()
     images = torch.cat([x for x, _ in evaluator.val_dataloaders])
     labels = torch.cat([y for _, y in evaluator.val_dataloaders])
@@ -154,3 +156,84 @@ def test_empty_validation_data_is_refused(tmp_path):
     run = train(_case(), {}, tmp_path, epochs=1)
     with pytest.raises(DataError, match="at least one batch, but got an empty loader"):
         SubnetEvaluator(run.strategy.trained, run.evaluator.module, [])
+
+
+class SeveralLoaders(ToyModule):
+    """Tell validation loaders apart, and keep a metric object beside numbers."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        x, y = batch
+        output = self(x)
+        self.log("val_loss", nn.functional.cross_entropy(output, y))
+        self.accumulated.update(output.argmax(1), y)
+        self.log("val_right", self.accumulated)
+        self.log(f"seen_{dataloader_idx}", float(len(y)), add_dataloader_idx=False)
+
+    def _get_result_for_report(self):
+        return 0.0  # NNI's own looks for `val_acc`
+
+
+def _several(loaders=None, module=SeveralLoaders):
+    def evaluator(**arguments):
+        made = toy_evaluator(**arguments)
+        made.module.accumulated = torchmetrics.Accuracy("multiclass", num_classes=10)
+        made.module.__class__ = module
+        other = DataLoader(toy_data(48, seed=9), batch_size=16)
+        made.val_dataloaders = [made.val_dataloaders, other] if loaders is None else loaders(made.val_dataloaders)
+        return made
+
+    return evaluator
+
+
+def test_several_validation_loaders_are_kept_apart(tmp_path):
+    subnets = {"a": CONV, "b/c": SKIP}
+    case = _case(evaluator=_several())
+    run = train(case, {"validate": subnets, "recalibrate_batches": 0}, tmp_path, epochs=1)
+    supernet, results = run.strategy.trained, run.strategy.module.validation.results
+    for name, sample in subnets.items():
+        supernet.activate(sample)
+        supernet.model.eval()
+        expected = {"seen_0": 16.0, "seen_1": 16.0}
+        for index, loader in enumerate(run.evaluator.val_dataloaders):
+            images, labels = loader.dataset.tensors
+            with torch.no_grad():
+                output = supernet.model(images)
+            expected[f"val_loss/dataloader_idx_{index}"] = nn.functional.cross_entropy(output, labels).item()
+            right = (output.argmax(1) == labels).double().mean().item()
+            expected[f"val_right/dataloader_idx_{index}"] = right
+        assert results[name] == pytest.approx(expected, rel=1e-5)
+    assert len(list(run.strategy.list_models(limit=None))) == 2
+    metrics = run.evaluator.trainer.callback_metrics
+    both = [results[name]["val_right/dataloader_idx_1"] for name in subnets]
+    assert float(metrics["val_right/dataloader_idx_1"]) == pytest.approx(sum(both) / 2)
+
+
+def test_one_loader_in_a_list_is_one_loader(tmp_path):
+    case = _case(evaluator=_several(lambda loader: [loader]))
+    run = train(case, {"validate": {"a": CONV}, "recalibrate_batches": 0}, tmp_path, epochs=1)
+    assert set(run.strategy.module.validation.results["a"]) == {"val_loss", "val_right", "seen_0"}
+
+
+@pytest.mark.parametrize("loaders", [lambda one: [one, one], lambda one: {"x": one, "y": one}])
+def test_several_loaders_for_a_module_that_takes_one_are_refused(tmp_path, loaders):
+    message = (
+        r"`validation_step` of ToyModule is expected to take `dataloader_idx` with 2.*Add the argument, or join"
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        train(_case(evaluator=_several(loaders, ToyModule)), {}, tmp_path)
+
+
+def test_several_loaders_of_a_data_module_are_refused_too(tmp_path):
+    class Data(pl.LightningDataModule):
+        def train_dataloader(self):
+            return toy_evaluator().train_dataloaders
+
+        def val_dataloader(self):
+            return [toy_evaluator().val_dataloaders] * 2
+
+    def evaluator(**arguments):
+        made = toy_evaluator(**arguments)
+        return Lightning(made.module, made.trainer, datamodule=Data())
+
+    with pytest.raises(ConfigurationError, match=r"`dataloader_idx` with 2 validation loaders"):
+        train(_case(evaluator=evaluator), {}, tmp_path)

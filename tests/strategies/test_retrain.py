@@ -158,3 +158,45 @@ def test_parameters_that_cannot_be_drawn_anew_are_refused(tmp_path: Path) -> Non
     with pytest.raises(ConfigurationError, match=r"`reset_parameters`.*got none in .'Bare'.*from_scratch=False"):
         retrain(Bare(), toy_evaluator(1, root=tmp_path))
     assert "val_acc" in retrain(Bare(), toy_evaluator(1, root=tmp_path), from_scratch=False)
+
+
+class Pretrained(nn.Module):
+    """Have a frozen backbone with weights 7, a layer with only its weight frozen, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.BatchNorm1d(4, affine=False), Bare())
+        self.backbone[3].head = nn.Identity()
+        self.backbone[3].forward = lambda x: x  # type: ignore[method-assign]
+        self.mixed = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 10)
+        with torch.no_grad():
+            for value in [*self.parameters(), *self.buffers()]:
+                value.fill_(7)
+        self.backbone.requires_grad_(False)
+        self.mixed.weight.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.mixed(self.backbone[0](x.mean(dim=(2, 3)))))
+
+    def reset_parameters(self) -> None:
+        self.backbone[0].reset_parameters()  # as some networks do for their parts
+        self.head.reset_parameters()
+
+
+def test_from_scratch_keeps_what_is_frozen(tmp_path: Path) -> None:
+    network, watch = Pretrained(), Watch()
+    retrain(network, toy_evaluator(1, root=tmp_path, callbacks=[watch]))
+    seven = {name: bool((value == 7).all()) for name, value in watch.initial.items()}
+    drawn = {name for name, kept in seven.items() if not kept}
+    assert drawn == {"mixed.bias", "head.weight", "head.bias"}
+    assert "backbone.2.running_mean" in seven and "backbone.3.scale" in seven
+
+
+def test_statistics_of_what_is_trained_start_anew(tmp_path: Path) -> None:
+    inherited, watch = network(), Watch()
+    with torch.no_grad():
+        for value in inherited.buffers():
+            value.fill_(7)
+    retrain(inherited, toy_evaluator(1, root=tmp_path, callbacks=[watch]))
+    assert watch.initial["norm.running_mean"].abs().sum() == 0

@@ -72,6 +72,13 @@ class Noise(SupernetCallback):
         self.weight.grad += 0.01 * torch.randn(self.weight.shape, generator=self.generator)
 
 
+class LateChange(SupernetCallback):
+    """Changes the sample of a draw that is done: wrong, but no matter of seeds."""
+
+    def on_after_draw(self, state):
+        state.draw.sample["op"] = "conv"
+
+
 def _case(settings, **reasons):
     return testing.MethodCase("Wrong", settings, no_neutral="It is wrong.", **reasons)
 
@@ -106,6 +113,10 @@ def test_noise_that_ignores_the_seed(tmp_path):
 def test_noise_in_spite_of_no_randomness(tmp_path):
     message = "trains other weights .* with another seed, in spite of `no_randomness`"
     _caught(lambda: {"callbacks": [Noise(seeded=True)]}, message, tmp_path, no_randomness="It draws nothing.")
+
+
+def test_the_record_is_not_what_a_method_changes(tmp_path):
+    testing.check_seed(_case(lambda: {"callbacks": [LateChange()]}, no_randomness="It draws nothing."), tmp_path)
 
 
 def test_noise_by_the_seed(tmp_path):

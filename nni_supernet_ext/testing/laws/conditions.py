@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -11,17 +11,22 @@ from torch.nn.modules import module as torch_modules
 from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizers
 
-_MODES = {
+from nni_supernet_ext.testing.laws.module_settings import ModuleSettings
+
+_MODES: dict[str, Callable[[], Any]] = {
     "deterministic algorithms": torch.are_deterministic_algorithms_enabled,
     "gradients switched on": torch.is_grad_enabled,
     "anomaly detection": torch.is_anomaly_enabled,
     "default dtype": torch.get_default_dtype,
     "threads": torch.get_num_threads,
+    "float32 matmul precision": torch.get_float32_matmul_precision,
+    "cudnn benchmark": lambda: torch.backends.cudnn.benchmark,
+    "cudnn deterministic": lambda: torch.backends.cudnn.deterministic,
 }
 
 
 class Conditions:
-    """Hooks, replaced methods, frozen parameters and torch's modes at one moment, to be compared later.
+    """Hooks, methods, settings, frozen parameters and torch's modes at one moment, to be compared later.
 
     Args:
         roots: Modules to look at, with all inside them.
@@ -40,6 +45,7 @@ class Conditions:
         self._modules, self._methods = modules, _replaced_methods(modules)
         self._hooks = _module_hooks(modules) | _parameter_hooks(parameters) | _torch_hooks()
         self._gradients = {name: (parameter, parameter.requires_grad) for name, parameter in parameters.items()}
+        self._settings = ModuleSettings(modules)
         self._modes = {name: mode() for name, mode in _MODES.items()}
 
     def changes(self, roots: Iterable[nn.Module]) -> Iterator[str]:
@@ -54,6 +60,9 @@ class Conditions:
         gradients = [name for name, (p, needed) in self._gradients.items() if p.requires_grad != needed]
         if gradients:
             yield f"`requires_grad` changed on {gradients}"
+        settings = list(self._settings.changes(now._modules))
+        if settings:
+            yield f"other attributes on modules: {settings}"
         modes = [name for name, value in now._modes.items() if self._modes[name] != value]
         if modes:
             yield f"torch with other global settings: {modes}"
@@ -82,11 +91,12 @@ def changed_entries(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> 
         key: f"{old[key]} before, {new.get(key)} now"
         for old, new in zip(before, now, strict=False)
         for key in old
-        if not _same(old[key], new.get(key))
+        if not same(old[key], new.get(key))
     }
 
 
-def _same(first: Any, second: Any) -> bool:
+def same(first: Any, second: Any) -> bool:
+    """Tell whether two values of an optimizer are equal, tensors or not."""
     if isinstance(first, Tensor) or isinstance(second, Tensor):
         return torch.equal(torch.as_tensor(first), torch.as_tensor(second))
     return bool(first == second)

@@ -11,7 +11,7 @@ from nni_supernet_ext.testing.processes import train_in_processes
 from nni_supernet_ext.testing.training import differing
 
 
-def check_ranks(cases: Sequence[MethodCase], root: Path, epochs: int = 2) -> None:
+def check_ranks(cases: Sequence[MethodCase], root: Path, epochs: int = 4) -> None:
     """Check that two processes training together draw the same subnets and end with equal weights.
 
     They train on the CPU by DistributedDataParallel. What :func:`check_resume` says of settings and modules
@@ -20,14 +20,15 @@ def check_ranks(cases: Sequence[MethodCase], root: Path, epochs: int = 2) -> Non
     Args:
         cases: The methods; the two processes train all of them, so that they start once.
         root: Empty folder for everything that is written.
-        epochs: Length of the training. Default 2: some methods begin only after an epoch.
+        epochs: Length of the training. Default 4: a method may gather in one epoch what it uses two epochs later.
+            Give more for one that begins later.
 
     Returns:
         Nothing where the law holds.
 
     Raises:
-        AssertionError: Draws or weights differ between the processes, or one failed; its output is in the
-            message.
+        AssertionError: Draws or weights differ between the processes, or one failed or did not end; their output
+            is in the message.
 
     Example:
         >>> import tempfile

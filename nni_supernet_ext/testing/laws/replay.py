@@ -30,4 +30,5 @@ class Replay(PathSampler):
 
     def draws(self, rng: np.random.Generator, state: StepState) -> list[Draw]:
         """Return the step's recorded draw; ``rng`` is left alone."""
-        return [Draw(sample) for sample in self.samples[state.iteration]]
+        # Copies: who changes a sample changes the training, not the record of it.
+        return [Draw(dict(sample)) for sample in self.samples[state.iteration]]
