@@ -346,6 +346,15 @@ def evolution(few_shot, root, **arguments):
     return search
 
 
+def test_a_search_without_the_parts_weights_is_refused(three, tmp_path) -> None:
+    space = RawFormatModelSpace(three.trained.model, toy_evaluator(root=tmp_path))
+    search = SupernetEvolution(population=2, cycles=0, progress=False)
+    with pytest.raises(
+        ConfigurationError, match=r"`weights` is expected to be the SubSupernetWeights .* Use `weights="
+    ):
+        search.initialize(space, SequentialExecutionEngine())
+
+
 def test_the_search_evaluates_every_sample_in_its_owner(three, tmp_path) -> None:
     search = evolution(three, tmp_path)
     assert {s.sample["edge_0"] for s in search.history} == set(OPS)
