@@ -11,10 +11,10 @@ from torch import nn
 
 from nni_supernet_ext.core.batches import batch_size, to_device
 from nni_supernet_ext.core.draw import Sample
-from nni_supernet_ext.core.epoch_hooks import own_epoch_hook
 from nni_supernet_ext.core.epoch_metrics import EpochMetrics
 from nni_supernet_ext.core.loaders import detached_batches
 from nni_supernet_ext.core.model_arguments import Arguments, model_arguments
+from nni_supernet_ext.core.own_hooks import own_hook
 from nni_supernet_ext.core.redirected_log import redirected_log
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import DataError
@@ -143,7 +143,7 @@ class SubnetEvaluator:
                 self._activate(self.supernet, previous)
 
     def _call_own(self, name: str) -> None:
-        hook = own_epoch_hook(self._module, name)
+        hook = own_hook(self._module, name)
         if hook is not None:
             hook()
 

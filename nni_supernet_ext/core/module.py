@@ -27,6 +27,7 @@ from nni_supernet_ext.core.finishing import do_all
 from nni_supernet_ext.core.forwarding import forward_hooks
 from nni_supernet_ext.core.guard import NonFiniteGuard
 from nni_supernet_ext.core.loss_checks import checked_loss
+from nni_supernet_ext.core.own_hooks import own_hook
 from nni_supernet_ext.core.plain_state import plain_state
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.progress import annotated_progress_bar
@@ -64,6 +65,7 @@ class SupernetModule(BaseOneShotLightningModule):
         self._prepared: list[Component] = []
         self._cleanup = ExitStack()
         self._step_log = StepLog(self)
+        self._own_clipping = own_hook(training_module, "configure_gradient_clipping")
         self._fingerprint = Fingerprint.of(plan)
         forward_hooks(self, training_module)
 
@@ -199,6 +201,8 @@ class SupernetModule(BaseOneShotLightningModule):
             self.training_module.configure_gradient_clipping(
                 optimizer, threshold * self.state.gradient_scale, self.plan.gradient_clip_algorithm
             )
+        elif self._own_clipping is not None:
+            self._own_clipping(optimizer, None, None)
 
     def on_fit_end(self) -> None:
         """Report as usual; a run that was finished already reports what its checkpoint says."""

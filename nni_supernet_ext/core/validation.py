@@ -15,9 +15,9 @@ from torchmetrics import Metric
 from nni_supernet_ext.core.batches import to_device
 from nni_supernet_ext.core.complexity import find_extremes, resolve_complexity
 from nni_supernet_ext.core.draw import Sample
-from nni_supernet_ext.core.epoch_hooks import warn_of_mixed_outputs
 from nni_supernet_ext.core.loaders import detached_batches
 from nni_supernet_ext.core.model_arguments import model_arguments
+from nni_supernet_ext.core.own_hooks import warn_of_mixed_outputs
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.redirected_log import redirected_log
 from nni_supernet_ext.core.validation_loaders import loader_problems, suffix_of

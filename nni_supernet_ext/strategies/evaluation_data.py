@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from nni.nas.evaluator.pytorch import Lightning
@@ -9,6 +10,8 @@ from nni.nas.evaluator.pytorch import Lightning
 from nni_supernet_ext.core.evaluation import tracks_statistics
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import ConfigurationError
+
+_logger = logging.getLogger(__name__)
 
 
 def checked_evaluator(evaluator: Any) -> Lightning:
@@ -26,6 +29,14 @@ def checked_evaluator(evaluator: Any) -> Lightning:
         raise ConfigurationError(
             "Argument `val_dataloaders` of the evaluator is expected to be a loader, but got None. Give the "
             "search validation data."
+        )
+    outside = [name for name, _ in evaluator.module.named_parameters() if not name.startswith("_model.")]
+    if outside and not evaluator.trainer.global_step:
+        _logger.warning(
+            "The evaluator's module holds %d weights beside the model, %r the first, and its trainer has not "
+            "trained: the search takes them as they are. Use the evaluator that the supernet was trained with.",
+            len(outside),
+            outside[0],
         )
     return evaluator
 

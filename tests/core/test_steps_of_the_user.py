@@ -16,11 +16,12 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from nni_supernet_ext.core import SubnetEvaluator
-from nni_supernet_ext.core.epoch_hooks import warn_of_mixed_outputs
 from nni_supernet_ext.core.model_arguments import model_arguments
+from nni_supernet_ext.core.own_hooks import warn_of_mixed_outputs
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.functional import recalibrate_batch_norm
 from nni_supernet_ext.strategies import SupernetEvolution, SupernetStrategy
+from nni_supernet_ext.strategies.evaluation_data import checked_evaluator
 from nni_supernet_ext.testing import toy_supernet
 
 OP = {"op": "wide"}
@@ -85,11 +86,11 @@ class Steps(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1, momentum=0.9)
 
 
-def trained(tmp_path, **trainer):
+def trained(tmp_path, steps=Steps, **trainer):
     torch.manual_seed(0)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     evaluator = Lightning(
-        Steps(),
+        steps(),
         Trainer(max_epochs=20, accelerator="cpu", default_root_dir=str(tmp_path), **quiet, **trainer),
         train_dataloaders=DataLoader(Raw(96, 0), batch_size=32, shuffle=True),
         val_dataloaders=DataLoader(Raw(70, 1), batch_size=32),
@@ -236,3 +237,37 @@ def test_the_warning_of_mixed_outputs(caplog):
     assert not caplog.messages
     warn_of_mixed_outputs(Kept(None), 4)
     assert "Hook `on_validation_epoch_end` of Kept sees" in caplog.text
+
+
+class Clipped(Steps):
+    """Clips by itself, and has weights beside the model."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.clipped = []
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
+        before = [p.grad.norm() for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self.clip_gradients(optimizer, gradient_clip_val=1e-3, gradient_clip_algorithm="norm")
+        self.clipped.append((gradient_clip_val, torch.stack(before).norm().item()))
+        self.total = torch.stack(
+            [p.grad.norm() for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        ).norm()
+
+
+def test_clipping_of_the_users_own(tmp_path):
+    _, evaluator, _ = trained(tmp_path, Clipped, num_sanity_val_steps=0)
+    assert len(evaluator.module.clipped) == 20 * 3
+    assert all(value is None and norm > 1e-3 for value, norm in evaluator.module.clipped)
+    assert evaluator.module.total.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_weights_beside_the_model_of_an_evaluator_that_has_not_trained(tmp_path, caplog):
+    _, evaluator, _ = trained(tmp_path, Clipped, num_sanity_val_steps=0)
+    checked_evaluator(evaluator)
+    assert not [record for record in caplog.records if "beside the model" in record.getMessage()]
+    loaders = {"train_dataloaders": evaluator.train_dataloaders, "val_dataloaders": evaluator.val_dataloaders}
+    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, default_root_dir=str(tmp_path))
+    checked_evaluator(Lightning(Clipped(), trainer, **loaders))
+    assert "holds 1 weights beside the model, 'scale' the first" in caplog.text

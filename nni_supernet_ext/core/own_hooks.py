@@ -1,4 +1,4 @@
-"""The hooks around a validation epoch that a user's module has of its own."""
+"""The hooks that a user's module has of its own, beside those of NNI and Lightning."""
 
 from __future__ import annotations
 
@@ -11,25 +11,23 @@ _logger = logging.getLogger(__name__)
 _LIBRARIES = ("nni", "pytorch_lightning", "lightning")
 
 
-def own_epoch_hook(module: Any, name: str) -> Callable[[], Any] | None:
+def own_hook(module: Any, name: str) -> Callable[..., Any] | None:
     """Return a module's hook if its own class defines it; None where it is NNI's or Lightning's.
-
-    Theirs do nothing, or report to an experiment what is no result of a single subnet.
 
     Args:
         module: The evaluator's Lightning module.
-        name: ``'on_validation_epoch_start'`` or ``'on_validation_epoch_end'``.
+        name: For example ``'on_validation_epoch_end'``: NNI's reports what is no result of a single subnet.
     """
     owner = next((cls for cls in type(module).__mro__ if name in vars(cls)), None)
     if owner is None or owner.__module__.partition(".")[0] in _LIBRARIES:
         return None
-    hook: Callable[[], Any] = getattr(module, name)
+    hook: Callable[..., Any] = getattr(module, name)
     return hook
 
 
 def warn_of_mixed_outputs(module: Any, n_subnets: int) -> None:
     """Say that a validation of several subnets in training shows a module's own hook the outputs of all."""
-    if n_subnets > 1 and own_epoch_hook(module, "on_validation_epoch_end") is not None:
+    if n_subnets > 1 and own_hook(module, "on_validation_epoch_end") is not None:
         _logger.warning(
             "Hook `on_validation_epoch_end` of %s sees what `validation_step` keeps for %d subnets together: what "
             "it logs is no result of one of them. Log in `validation_step` (a torchmetrics object where a whole "
