@@ -11,6 +11,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.evaluation import SubnetEvaluator
 from nni_supernet_ext.core.plan import Plan
+from nni_supernet_ext.functional._module_modes import preserved_modes
 
 
 def evaluate_in_place(
@@ -39,23 +40,18 @@ def evaluate_in_place(
     Raises:
         DataError: There are no data.
     """
-    modes = [(module, module.training) for module in pl_module.modules()]
-    try:
-        with isolate_rng(), trainer.precision_plugin.val_step_context():
-            # Made anew each time: a weight store may have given the supernet other modules in between.
-            evaluator = SubnetEvaluator(
-                plan.supernet,
-                plan.training_module,
-                _first(trainer.val_dataloaders if loader is None else loader),
-                calibration=plan.train_loader() if settings["recalibrate_batches"] else None,
-                seed=plan.seed,
-                activate=plan.weights.activate,
-                **settings,
-            )
-            numbers = [read(evaluator.evaluate(sample)) for sample in samples]
-    finally:
-        for module, training in modes:
-            module.training = training
+    with preserved_modes(pl_module), isolate_rng(), trainer.precision_plugin.val_step_context():
+        # Made anew each time: a weight store may have given the supernet other modules in between.
+        evaluator = SubnetEvaluator(
+            plan.supernet,
+            plan.training_module,
+            _first(trainer.val_dataloaders if loader is None else loader),
+            calibration=plan.train_loader() if settings["recalibrate_batches"] else None,
+            seed=plan.seed,
+            activate=plan.weights.activate,
+            **settings,
+        )
+        numbers = [read(evaluator.evaluate(sample)) for sample in samples]
     if trainer.world_size > 1:
         shares = torch.tensor(numbers, dtype=torch.float64, device=pl_module.device)
         return pl_module.all_gather(shares).mean(0).tolist()

@@ -13,7 +13,7 @@ from nni_supernet_ext.core.batches import batch_size, to_device
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.epoch_metrics import EpochMetrics
 from nni_supernet_ext.core.loaders import detached_batches
-from nni_supernet_ext.core.model_arguments import Arguments, model_arguments
+from nni_supernet_ext.core.model_arguments import Arguments, calling, model_arguments
 from nni_supernet_ext.core.own_hooks import own_hook
 from nni_supernet_ext.core.redirected_log import redirected_log
 from nni_supernet_ext.core.supernet import Supernet
@@ -132,9 +132,7 @@ class SubnetEvaluator:
             self._activate(self.supernet, sample)
             with torch.no_grad(), self._recalibrator.preserved():
                 if self._calibration:
-                    self._recalibrator.recalibrate(
-                        self._calibration, lambda arguments: model(*arguments[0], **arguments[1])
-                    )
+                    self._recalibrator.recalibrate(self._calibration, calling(model))
                 yield
         finally:
             self._module.train(was_training)

@@ -23,7 +23,7 @@ def do_all(steps: Iterable[Callable[[], object]], failed: bool) -> None:
         >>> done
         ['closed']
     """
-    first: BaseException | None = None
+    first: Exception | None = None
     for step in steps:
         try:
             step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from nni_supernet_ext.core.redirected_log import muted_log
 from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.functional._module_modes import preserved_modes
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -53,6 +55,11 @@ def model_arguments(module: Any, batch: Any, model: nn.Module) -> Arguments:
     ) from failures[0][1]
 
 
+def calling(model: nn.Module) -> Callable[[Arguments], Any]:
+    """Return the function that calls a model with arguments that :func:`model_arguments` found."""
+    return lambda arguments: model(*arguments[0], **arguments[1])
+
+
 def _arguments_of(
     module: Any, step: Any, batch: Any, model: nn.Module
 ) -> tuple[Arguments | None, Exception | None]:
@@ -64,10 +71,9 @@ def _arguments_of(
         found.append((args, kwargs))
         raise _Called
 
-    modes = [(part, part.training) for part in module.modules()]
     handle = model.register_forward_pre_hook(keep, prepend=True, with_kwargs=True)
-    module.eval()
-    with torch.no_grad(), isolate_rng(), muted_log(module):
+    with preserved_modes(module), torch.no_grad(), isolate_rng(), muted_log(module):
+        module.eval()
         # Lightning's context restores the random states only where nothing is raised in it.
         try:
             step(batch, 0)
@@ -77,6 +83,4 @@ def _arguments_of(
             failure = error
         finally:
             handle.remove()
-    for part, training in modes:
-        part.training = training
     return (found[0] if found else None), failure

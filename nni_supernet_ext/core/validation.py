@@ -16,7 +16,7 @@ from nni_supernet_ext.core.batches import to_device
 from nni_supernet_ext.core.complexity import find_extremes, resolve_complexity
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.loaders import detached_batches
-from nni_supernet_ext.core.model_arguments import model_arguments
+from nni_supernet_ext.core.model_arguments import calling, model_arguments
 from nni_supernet_ext.core.own_hooks import warn_of_mixed_outputs
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.redirected_log import redirected_log
@@ -98,7 +98,7 @@ class SubnetValidation:
         for name, sample in self.subnets.items():
             self._activate(sample)
             with module.trainer.precision_plugin.val_step_context():
-                self._recalibrator.recalibrate(batches, lambda arguments: model(*arguments[0], **arguments[1]))
+                self._recalibrator.recalibrate(batches, calling(model))
             self._statistics[name] = [buffer.clone() for buffer in self._buffers]
 
     def step(self, module: Any, batch: Any, batch_idx: int, dataloader_idx: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import DataError
+from nni_supernet_ext.functional._module_modes import preserved_modes
 from nni_supernet_ext.functional.batch_norm import preserved_batch_norm
 
 Loss: TypeAlias = Callable[[nn.Module, Any], Tensor]
@@ -73,11 +74,10 @@ class SubnetGradients:
             DataError: The loss depends on no weight.
         """
         model, previous = self.supernet.model, self.supernet.active
-        modes = [(module, module.training) for module in model.modules()]
         try:
             # First activate: a weight store may exchange the BN statistics themselves.
             self._activate(self.supernet, sample)
-            with isolate_rng(), preserved_batch_norm(model), torch.enable_grad():
+            with preserved_modes(model), isolate_rng(), preserved_batch_norm(model), torch.enable_grad():
                 torch.manual_seed(0)
                 model.train()
                 value = self.loss(model, batch)
@@ -88,7 +88,5 @@ class SubnetGradients:
                     )
                 return list(torch.autograd.grad(value, self.parameters, allow_unused=True))
         finally:
-            for module, training in modes:
-                module.training = training
             if previous is not None:
                 self._activate(self.supernet, previous)

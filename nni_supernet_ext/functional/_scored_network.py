@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from nni_supernet_ext.functional._module_modes import preserved_modes
+
 _NORMALIZATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -31,7 +33,6 @@ def absolute_weights(network: nn.Module) -> Iterator[None]:
 def without_normalization(network: nn.Module) -> Iterator[None]:
     """Make batch-norm layers pass on their input, and all others run in evaluation mode."""
     modules = list(network.modules())
-    modes = [module.training for module in modules]
     layers = [module for module in modules if isinstance(module, _NORMALIZATIONS)]
     # A forward of the layer's own, if something has wrapped it, is put back; else the class's shows again.
     wrapped = [vars(layer).get("forward") for layer in layers]
@@ -39,16 +40,15 @@ def without_normalization(network: nn.Module) -> Iterator[None]:
         for layer in layers:
             # Instead of running it: without running statistics it refuses one value per channel.
             vars(layer)["forward"] = _same
-        for module in modules:
-            module.training = False
-        yield
+        with preserved_modes(network):
+            for module in modules:
+                module.training = False
+            yield
     finally:
         for layer, forward in zip(layers, wrapped, strict=True):
             del vars(layer)["forward"]
             if forward is not None:
                 vars(layer)["forward"] = forward
-        for module, training in zip(modules, modes, strict=True):
-            module.training = training
 
 
 def _same(input: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.supernet import Supernet
+from nni_supernet_ext.functional._module_modes import preserved_modes
 from nni_supernet_ext.functional.batch_norm import preserved_batch_norm
 
 Execution = tuple[str, int]
@@ -65,14 +66,11 @@ def _samples(supernet: Supernet) -> Iterator[Sample]:
 @contextmanager
 def _undisturbed(supernet: Supernet) -> Iterator[None]:
     model, active = supernet.model, supernet.active
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        with isolate_rng(), preserved_batch_norm(model):
+        with preserved_modes(model), isolate_rng(), preserved_batch_norm(model):
             model.eval()
             yield
     finally:
-        for module, training in modes:
-            module.training = training
         if active is not None:
             supernet.activate(active)
 
