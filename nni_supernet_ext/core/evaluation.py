@@ -18,6 +18,7 @@ from nni_supernet_ext.core.own_hooks import own_hook
 from nni_supernet_ext.core.redirected_log import redirected_log
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import DataError
+from nni_supernet_ext.functional._module_modes import preserved_modes
 from nni_supernet_ext.functional.batch_norm import BatchNormRecalibrator
 
 Activate = Callable[[Supernet, Sample], None]
@@ -124,19 +125,17 @@ class SubnetEvaluator:
     @contextmanager
     def _calibrated(self, sample: Sample) -> Iterator[None]:
         """Have a subnet active with its own BN statistics, and put everything back."""
-        model, previous, was_training = self.supernet.model, self.supernet.active, self._module.training
+        model, previous = self.supernet.model, self.supernet.active
         if next(model.parameters()).device != self._device:
             self._module.to(self._device)
         try:
             # First activate: a weight store may exchange the BN statistics themselves.
             self._activate(self.supernet, sample)
-            with torch.no_grad(), self._recalibrator.preserved():
+            with torch.no_grad(), preserved_modes(self._module), self._recalibrator.preserved():
                 if self._calibration:
                     self._recalibrator.recalibrate(self._calibration, calling(model))
                 yield
         finally:
-            self._module.train(was_training)
-            model.train(was_training)
             if previous is not None:
                 self._activate(self.supernet, previous)
 

@@ -18,6 +18,7 @@ from nni_supernet_ext.core.draw import Sample, hashable
 from nni_supernet_ext.core.pairs import samples_of_all_pairs
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.core.units import Unit, UnitSum
+from nni_supernet_ext.functional._module_modes import preserved_modes
 
 _MOST_PAIRS = 256
 """Beyond so many pairs of candidates of two choices, to try them all would take longer than a table saves."""
@@ -58,14 +59,14 @@ def flop_count(supernet: Supernet, inputs: Any) -> Callable[[Sample], float]:
 
 
 def _run(supernet: Supernet, sample: Sample, inputs: Any) -> float:
-    model, previous, was_training = supernet.model, supernet.active, supernet.model.training
+    model, previous = supernet.model, supernet.active
     supernet.activate(sample)
-    model.eval()
     try:
-        with torch.no_grad(), _countable_kernels(model), FlopCounterMode(display=False) as counter:
-            model(inputs)
+        with preserved_modes(model), torch.no_grad(), _countable_kernels(model):
+            model.eval()
+            with FlopCounterMode(display=False) as counter:
+                model(inputs)
     finally:
-        model.train(was_training)
         if previous is not None:
             supernet.activate(previous)
     # The counter counts a multiply-add as two operations.

@@ -16,6 +16,7 @@ from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.draw import Sample, describe_sample
 from nni_supernet_ext.core.structure import structure_of
 from nni_supernet_ext.errors import SpaceError
+from nni_supernet_ext.functional._module_modes import preserved_modes
 
 
 class Supernet:
@@ -130,14 +131,11 @@ class Supernet:
             )
 
     def _refuse_other_output(self, network: nn.Module, sample: Sample, batch: Any) -> None:
-        was_training = self.model.training
         previous = self.active
         self.activate(sample)
-        self.model.eval()
-        network.eval()
-        with torch.no_grad():
-            same = torch.equal(self.model(batch), network(batch))
-        self.model.train(was_training)
+        with torch.no_grad(), preserved_modes(self.model):
+            self.model.eval()
+            same = torch.equal(self.model(batch), network.eval()(batch))
         if previous is not None:
             self.activate(previous)
         if not same:

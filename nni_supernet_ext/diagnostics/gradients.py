@@ -79,7 +79,8 @@ class SubnetGradients:
             self._activate(self.supernet, sample)
             with preserved_modes(model), isolate_rng(), preserved_batch_norm(model), torch.enable_grad():
                 torch.manual_seed(0)
-                model.train()
+                if not model.training:
+                    model.train()
                 value = self.loss(model, batch)
                 if not value.requires_grad:
                     raise DataError(

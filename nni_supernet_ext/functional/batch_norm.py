@@ -25,7 +25,8 @@ class BatchNormRecalibrator:
 
     Args:
         model: Model whose BatchNorm1d, 2d, 3d and SyncBatchNorm layers (subclasses included) to recalibrate.
-            Layers with ``track_running_stats=False`` are left alone, and so are lazy ones that never ran.
+            Layers with ``track_running_stats=False`` are left alone, and so are lazy ones that never ran and
+            frozen ones: those that are in eval mode now, while the model is in train mode.
 
     Example:
         >>> model = nn.Sequential(nn.BatchNorm1d(1), nn.Dropout(0.5))
@@ -43,6 +44,7 @@ class BatchNormRecalibrator:
         self._layers: list[tuple[str, BatchNormLayer]] = [
             (name, module) for name, module in named if isinstance(module, _LAYER_TYPES)
         ]
+        self._frozen = {id(layer) for _, layer in self._layers if model.training and not layer.training}
 
     def recalibrate(self, batches: Iterable[Any], forward: Callable[[Any], Any] | None = None) -> int:
         """Replace the running statistics of the layers that run by those of the given batches.
@@ -73,7 +75,9 @@ class BatchNormRecalibrator:
             pools them and needs the same batch size in all processes.
         """
         run = forward if forward is not None else self._run
-        layers = [(name, layer) for name, layer in self._layers if has_statistics(layer)]
+        layers = [
+            (name, layer) for name, layer in self._layers if has_statistics(layer) and id(layer) not in self._frozen
+        ]
         estimates = [LayerEstimate(name, layer) for name, layer in layers]
         n_batches = 0
         with torch.no_grad(), self._modes(layers):
@@ -155,7 +159,8 @@ def recalibrate_batch_norm(
     details.
 
     Args:
-        model: Model with batch-norm layers, the subnet to evaluate being active.
+        model: Model with batch-norm layers, the subnet to evaluate being active. Layers in eval mode in a model in
+            train mode are frozen and stay as they are.
         batches: Inputs, or tuples whose first item is the input, of shape (n, channels, ...).
         forward: Called with one batch to run the model; default ``model(input)``.
 

@@ -15,6 +15,7 @@ from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.loaders import detached_batches
 from nni_supernet_ext.core.redirected_log import muted_log
 from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.functional._module_modes import preserved_modes
 from nni_supernet_ext.functional.batch_norm import preserved_batch_norm
 from nni_supernet_ext.functional.graph_split import Cut, gradient_similarity, min_cut
 from nni_supernet_ext.strategies.splits import Division, SplitContext, SplitRule
@@ -123,10 +124,15 @@ def _gradient(context: SplitContext, samples: list[Sample], batches: list[Any]) 
     module, model = context.training_module, context.supernet.model
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     sums: dict[str, Tensor] = {}
-    was_training = module.training
-    module.train()
     devices = [p.device for _, p in parameters[:1] if p.device.type == "cuda"]
-    with preserved_batch_norm(model), muted_log(module), torch.random.fork_rng(devices=devices):
+    with (
+        preserved_modes(module),
+        preserved_batch_norm(model),
+        muted_log(module),
+        torch.random.fork_rng(devices=devices),
+    ):
+        if not module.training:
+            module.train()
         torch.manual_seed(context.seed)
         for index, batch in enumerate(batches):
             for sample in samples:
@@ -137,5 +143,4 @@ def _gradient(context: SplitContext, samples: list[Sample], batches: list[Any]) 
                 for (name, _), gradient in zip(parameters, found, strict=True):
                     if gradient is not None:
                         sums[name] = sums[name] + gradient if name in sums else gradient
-    module.train(was_training)
     return sums
