@@ -156,10 +156,7 @@ class RankingConsistency(SupernetCallback):
         warn_of_unusual_mode(self.metric, self.mode, type(self).__name__)
 
     def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Measure at the end of an epoch that ends with validation, in time for the epoch's report.
-
-        Before the validation and not after it: it exchanges the BN statistics of the training for its subnets' own.
-        """
+        """Measure at the end of an epoch that ends with validation, in time for the epoch's report."""
         if ends_epoch(trainer):
             self._measure_if_due(trainer, pl_module)
 

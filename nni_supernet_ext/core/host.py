@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from nni.nas.evaluator.pytorch import Lightning
+from pytorch_lightning.callbacks import StochasticWeightAveraging
 
 from nni_supernet_ext._compat.lightning_loops import missing_unused_parameters
 from nni_supernet_ext.core.validation_loaders import count_loaders, loader_problems
@@ -48,6 +49,20 @@ def check_evaluator(evaluator: Any, used: bool = False) -> Lightning:
     return evaluator
 
 
+def callback_problems(callbacks: Iterable[Any]) -> Iterable[str]:
+    """Yield a message for each Lightning callback that would train a supernet wrongly.
+
+    Args:
+        callbacks: Those of the trainer and of the strategy.
+    """
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
+        yield (
+            "Argument `callbacks` is expected to hold none that needs automatic optimization, but got "
+            "StochasticWeightAveraging, whose last pass over the data would train the averaged weights on. Use "
+            "Lightning's WeightAveraging or EMAWeightAveraging."
+        )
+
+
 def _data_problems(evaluator: Lightning) -> Iterable[str]:
     if evaluator.datamodule is not None:
         return
@@ -61,6 +76,12 @@ def _data_problems(evaluator: Lightning) -> Iterable[str]:
 
 
 def _trainer_problems(trainer: Any) -> Iterable[str]:
+    if trainer.barebones:
+        yield (
+            "Argument `barebones` of the trainer is expected to be False, since it drops the log that metrics are "
+            "read from, but got True. Switch off what costs time by its own argument, such as "
+            "`enable_progress_bar=False`."
+        )
     if trainer.gradient_clip_val is not None:
         yield (
             f"Argument `gradient_clip_val` of the trainer is expected to be None, but got "

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from nni_supernet_ext._compat.lightning_log import StepLog
 from nni_supernet_ext._compat.lightning_loops import restart_train_iterator
+from nni_supernet_ext._compat.weight_averaging import transfer_averages
 from nni_supernet_ext.core.callback import HOOKS, overrides
 from nni_supernet_ext.core.checkpoint import Fingerprint
 from nni_supernet_ext.core.component import Component
@@ -207,6 +208,7 @@ class SupernetModule(BaseOneShotLightningModule):
     def on_fit_end(self) -> None:
         """Report as usual; a run that was finished already reports what its checkpoint says."""
         if self._restored is not None:
+            transfer_averages(self.trainer, self)
             values = self._restored["metrics"]
             self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
         super().on_fit_end()
@@ -235,7 +237,7 @@ class SupernetModule(BaseOneShotLightningModule):
         self.validation.step(self, batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        """Log what is known only at the end, and give the training its BN statistics back."""
+        """Log what is known only at the end."""
         self.validation.end(self)
         self.training_module.on_validation_epoch_end()
 
@@ -246,7 +248,7 @@ class SupernetModule(BaseOneShotLightningModule):
         super().on_validation_end()
 
     def cleanup(self) -> None:
-        """Leave the trainer, the evaluator's module and the BN statistics as they were, whatever happened."""
+        """Leave the trainer, the evaluator's module and the active subnet as they were, whatever happened."""
         prepared, self._prepared = self._prepared, []
         self.state.batch = None
         self.training_module.__dict__.pop("log", None)

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from nni_supernet_ext.core.batches import example_inputs
 from nni_supernet_ext.core.component import Component
 from nni_supernet_ext.core.declared import claim_problems, claims_of, hook_problems, problems_of, with_bases
+from nni_supernet_ext.core.host import callback_problems
 from nni_supernet_ext.core.loaders import detached_batches
 from nni_supernet_ext.core.slots import DataSampler, Objective, PathSampler, WeightStore
 from nni_supernet_ext.core.supernet import Supernet
@@ -111,6 +112,7 @@ class Plan:
             ConfigurationError: With all messages, each with its remedy.
         """
         problems = [*self._arguments(), *self._claims(), *hook_problems(self)]
+        problems += callback_problems([*self.trainer.callbacks, *self.callbacks])
         for component in self.components():
             if isinstance(component, Component):
                 problems += problems_of(component, self)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,8 @@ class SubnetValidation:
     Each metric the evaluator logs appears as ``<metric>/<subnet>`` and, under its own name, as the mean over
     the subnets; with several validation loaders all names end in ``/dataloader_idx_<number>``, as Lightning has it,
     also those in ``results``. Before the first batch the BN statistics of each subnet are estimated on the same
-    training batches; afterwards the training's statistics are put back, bit for bit.
+    training batches; after it and after each batch the training's are put back, bit for bit, so that callbacks
+    find them in every hook, such as one that averages weights.
 
     Args:
         plan: Plan of the run.
@@ -76,7 +77,6 @@ class SubnetValidation:
         ]
         self._statistics: dict[str, list[torch.Tensor]] = {}
         self._objects: dict[tuple[str, str, str], Metric] = {}
-        self._names: dict[str, None] = {}
         self._open = ExitStack()
         warn_of_mixed_outputs(plan.training_module, len(self.subnets))
 
@@ -85,8 +85,7 @@ class SubnetValidation:
         problems = list(loader_problems(module.training_module, len(module.trainer.num_val_batches)))
         if problems:  # of a data module, whose loaders were not known before
             raise ConfigurationError(problems)
-        self._objects, self._names = {}, {}
-        self._open.enter_context(self._recalibrator.preserved())
+        self._objects = {}
         self._open.callback(self._reactivate, self.plan.supernet.active)
         if not (self._n_batches and self._buffers):
             return
@@ -95,25 +94,27 @@ class SubnetValidation:
             model_arguments(module.training_module, to_device(module.training_module, batch, module.device), model)
             for batch in detached_batches(self.plan.train_loader(), self._n_batches, self.plan.seed)
         ]
-        for name, sample in self.subnets.items():
-            self._activate(sample)
-            with module.trainer.precision_plugin.val_step_context():
-                self._recalibrator.recalibrate(batches, calling(model))
-            self._statistics[name] = [buffer.clone() for buffer in self._buffers]
+        with self._recalibrator.preserved():
+            for name, sample in self.subnets.items():
+                self._activate(sample)
+                with module.trainer.precision_plugin.val_step_context():
+                    self._recalibrator.recalibrate(batches, calling(model))
+                self._statistics[name] = [buffer.clone() for buffer in self._buffers]
 
     def step(self, module: Any, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
         """Validate every subnet on one batch."""
         suffix = suffix_of(len(module.trainer.num_val_batches), dataloader_idx)
-        for name, sample in self.subnets.items():
-            self._activate(sample)
-            if name in self._statistics:
-                torch._foreach_copy_(self._buffers, self._statistics[name])
-            with redirected_log(module.training_module, self._logger(module, name, suffix)):
-                arguments = (batch, batch_idx, dataloader_idx) if suffix else (batch, batch_idx)
-                module.training_module.validation_step(*arguments)
+        arguments = (batch, batch_idx, dataloader_idx) if suffix else (batch, batch_idx)
+        with self._training_statistics_kept():
+            for name, sample in self.subnets.items():
+                self._activate(sample)
+                if name in self._statistics:
+                    torch._foreach_copy_(self._buffers, self._statistics[name])
+                with redirected_log(module.training_module, self._logger(module, name, suffix)):
+                    module.training_module.validation_step(*arguments)
 
     def end(self, module: Any) -> None:
-        """Log the metrics that are known only at the end, and put the training's BN statistics back."""
+        """Log the metrics that are known only at the end, and activate what was active before."""
         values: dict[str, list[Any]] = {}
         for (metric, subnet, suffix), accumulated in self._objects.items():
             value = accumulated.compute()
@@ -137,8 +138,18 @@ class SubnetValidation:
             }
 
     def close(self) -> None:
-        """Put the training's BN statistics back if a validation was cut short."""
+        """Activate what was active before if a validation was cut short."""
         self._open.close()
+
+    @contextmanager
+    def _training_statistics_kept(self) -> Iterator[None]:
+        """Put the training's BN statistics back where subnets have their own."""
+        kept = [buffer.clone() for buffer in self._buffers] if self._statistics else []
+        try:
+            yield
+        finally:
+            if kept:
+                torch._foreach_copy_(self._buffers, kept)
 
     def _activate(self, sample: Sample) -> None:
         self.plan.weights.activate(self.plan.supernet, sample)

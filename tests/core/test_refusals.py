@@ -9,6 +9,7 @@ from nni.nas.evaluator.pytorch import Lightning, Trainer
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import RawFormatModelSpace
+from pytorch_lightning.callbacks import StochasticWeightAveraging
 from torch import nn
 
 from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
@@ -51,6 +52,20 @@ def test_evaluator_without_a_loader(tmp_path, name):
 def test_evaluator_of_another_kind():
     with pytest.raises(ConfigurationError, match=r"NNI Lightning evaluator, but got FunctionalEvaluator\. Use"):
         _start(ToySpace(), FunctionalEvaluator(lambda model: 0.0))
+
+
+def test_trainer_without_a_log(tmp_path):
+    evaluator = toy_evaluator(root=tmp_path, barebones=True)
+    with pytest.raises(ConfigurationError, match="`barebones` of the trainer is expected to be False"):
+        _start(ToySpace(), evaluator)
+
+
+@pytest.mark.parametrize("of_the_trainer", [True, False])
+def test_averaging_that_trains_on(tmp_path, of_the_trainer):
+    averaging = [StochasticWeightAveraging(0.01)]
+    evaluator = toy_evaluator(root=tmp_path, callbacks=averaging if of_the_trainer else [])
+    with pytest.raises(ConfigurationError, match=r"but got StochasticWeightAveraging.*EMAWeightAveraging"):
+        _start(ToySpace(), evaluator, callbacks=[] if of_the_trainer else averaging)
 
 
 def test_module_with_manual_optimization(tmp_path):

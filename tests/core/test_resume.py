@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
 
 from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
 from nni_supernet_ext.errors import CheckpointError
@@ -147,3 +148,20 @@ def test_training_resumes_bit_for_bit(tmp_path, settings, arguments):
     resumed = train(case, saved, tmp_path / "b", epochs=4, evaluator_arguments=arguments)
     assert len(resumed.draws) == 12
     assert not differing(whole.weights, resumed.weights)
+
+
+def test_averaged_weights_come_back(tmp_path):
+    """Stopped and gone on; then started once more when it was over: all three end with the averages."""
+    settings = {"checkpoint_dir": tmp_path / "checkpoint"}
+
+    def run(*stop, **settings):
+        averaging = {"callbacks": [EMAWeightAveraging(decay=0.9)]}
+        settings = {**settings, "callbacks": [*stop]}
+        return train(MethodCase("a", dict), settings, tmp_path, epochs=3, evaluator_arguments=averaging)
+
+    whole = run()
+    run(StopAfter(1), **settings)
+    resumed, over = run(**settings), run(**settings)
+    assert (len(resumed.draws), len(over.draws)) == (8, 0)
+    assert not differing(whole.weights, resumed.weights)
+    assert not differing(whole.weights, over.weights)

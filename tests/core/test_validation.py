@@ -8,6 +8,7 @@ import torch
 import torchmetrics
 from nni.nas.evaluator.pytorch import DataLoader, Lightning
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import nn
 
 from nni_supernet_ext.core import SubnetEvaluator
@@ -76,6 +77,22 @@ def test_validation_leaves_training_alone(tmp_path):
     for run in runs:
         assert not differing(run.weights, none.weights)
         assert run.draws == none.draws
+
+
+def test_averaged_weights_keep_their_statistics(tmp_path):
+    """Lightning's averaging exchanges weights and statistics around a validation, before the module's own hooks."""
+    runs = [
+        train(
+            _case(space=NormSpace),
+            {"validate": 1},
+            tmp_path / str(batches),
+            evaluator_arguments={"limit_val_batches": batches, "callbacks": [EMAWeightAveraging(decay=0.9)]},
+        )
+        for batches in (0, 2)
+    ]
+    plain = train(_case(space=NormSpace), {}, tmp_path / "plain")
+    assert not differing(runs[0].weights, runs[1].weights)
+    assert differing(runs[0].weights, plain.weights)
 
 
 def test_logged_metric_objects_are_kept_apart(tmp_path):
