@@ -17,7 +17,7 @@ def transfer_averages(trainer: Any, module: Any) -> None:
         trainer: Lightning trainer, inside ``on_fit_end``.
         module: The module that it would have trained.
     """
-    averaging: tuple[type, ...] = tuple(filter(None, [getattr(pl.callbacks, "WeightAveraging", None)]))
+    averaging: tuple[Any, ...] = tuple(filter(None, [getattr(pl.callbacks, "WeightAveraging", None)]))
     for callback in trainer.callbacks:
         if isinstance(callback, averaging):
             callback.on_train_end(trainer, module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -15,10 +16,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nni_supernet_ext._compat.lightning_log import StepLog
-from nni_supernet_ext._compat.lightning_loops import restart_train_iterator
 from nni_supernet_ext._compat.weight_averaging import transfer_averages
 from nni_supernet_ext.core.callback import HOOKS, overrides
-from nni_supernet_ext.core.checkpoint import Fingerprint
 from nni_supernet_ext.core.component import Component
 from nni_supernet_ext.core.configured import optimizer_and_schedulers
 from nni_supernet_ext.core.declared import with_bases
@@ -29,16 +28,13 @@ from nni_supernet_ext.core.forwarding import forward_hooks
 from nni_supernet_ext.core.guard import NonFiniteGuard
 from nni_supernet_ext.core.loss_checks import checked_loss
 from nni_supernet_ext.core.own_hooks import own_hook
-from nni_supernet_ext.core.plain_state import plain_state
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.progress import annotated_progress_bar
-from nni_supernet_ext.core.random_state import capture_random_state, restore_random_state
+from nni_supernet_ext.core.run_checkpoint import RunCheckpoint, named_components
 from nni_supernet_ext.core.run_length import total_iterations
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.core.validation import SubnetValidation
 from nni_supernet_ext.errors import ConfigurationError
-
-CHECKPOINT_KEY = "nni_supernet_ext"
 
 
 class SupernetModule(BaseOneShotLightningModule):
@@ -55,20 +51,29 @@ class SupernetModule(BaseOneShotLightningModule):
 
     def __init__(self, training_module: Any, plan: Plan, validation: SubnetValidation) -> None:
         super().__init__(training_module)
+        before = set(vars(self))
         self.plan = plan
         self.state = StepState()
         self.validation = validation
         self._guard = NonFiniteGuard()
         self._rng = np.random.default_rng(plan.seed)
         self._hooks: dict[str, list[Callable[..., None]]] = {hook: [] for hook in HOOKS}
-        self._restored: dict[str, Any] | None = None
         self._checked = DrawChecks(plan.paths, plan.supernet.domain)
         self._prepared: list[Component] = []
         self._cleanup = ExitStack()
         self._step_log = StepLog(self)
         self._own_clipping = own_hook(training_module, "configure_gradient_clipping")
-        self._fingerprint = Fingerprint.of(plan)
+        self._checkpoint = RunCheckpoint(plan, self._rng)
+        self._of_the_run = set(vars(self)) - before
         forward_hooks(self, training_module)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SupernetModule:
+        """Copy the modules with their weights, as averaging does; the run, with its trainer and data, stays one."""
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        for name, value in self.__getstate__().items():
+            twin.__dict__[name] = value if name in self._of_the_run else copy.deepcopy(value, memo)
+        return twin
 
     # Set-up
 
@@ -87,15 +92,13 @@ class SupernetModule(BaseOneShotLightningModule):
         """Prepare all components, in a fixed order, and take over the state of a checkpoint."""
         self.state.total_iterations = total_iterations(self.trainer, self.plan)
         self.plan.total_iterations = self.state.total_iterations
-        for component in self._parts().values():
+        for component in named_components(self.plan).values():
             # Before it is prepared: what it has set up when it fails is to be removed too.
             self._prepared += [p for p in with_bases(component) if not any(p is known for known in self._prepared)]
             component.prepare(self.plan)
         for hook in HOOKS:
             self._hooks[hook] = [getattr(c, hook) for c in self.plan.observers() if overrides(c, hook)]
-        if self._restored is not None:
-            self._take_over(self._restored)
-            self._restored = None
+        self._checkpoint.take_over(self)
         self._cleanup.enter_context(annotated_progress_bar(self.trainer, self.state))
         super().on_train_start()
 
@@ -207,9 +210,10 @@ class SupernetModule(BaseOneShotLightningModule):
 
     def on_fit_end(self) -> None:
         """Report as usual; a run that was finished already reports what its checkpoint says."""
-        if self._restored is not None:
+        restored = self._checkpoint.restored
+        if restored is not None:
             transfer_averages(self.trainer, self)
-            values = self._restored["metrics"]
+            values = restored["metrics"]
             self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
         super().on_fit_end()
 
@@ -261,59 +265,16 @@ class SupernetModule(BaseOneShotLightningModule):
         """Add the state of the step and of every component to the checkpoint."""
         self._guard.look(self.trainer)
         self.training_module.on_save_checkpoint(checkpoint)
-        checkpoint[CHECKPOINT_KEY] = {
-            "fingerprint": self._fingerprint.as_dict(),
-            "iteration": self.state.iteration,
-            "rng": self._rng.bit_generator.state,
-            "validation": self.validation.results,
-            "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
-            "random": capture_random_state(self.trainer.train_dataloader),
-            "components": self._states(),
-            "with_gradient": []
-            if self.plan.set_to_none
-            else [n for n, p in self.named_parameters() if p.grad is not None],
-        }
+        self._checkpoint.save(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint belongs to this configuration and remember its state."""
         self.training_module.on_load_checkpoint(checkpoint)
-        self._restored = self._fingerprint.checked(checkpoint.get(CHECKPOINT_KEY))
-        self.validation.results = self._restored["validation"]
+        self.validation.results = self._checkpoint.load(checkpoint)["validation"]
         if isinstance(self.trainer.precision_plugin, DoublePrecision):
             # Lightning does so after it has filled the weights, which then have lost half their digits.
             self.trainer.precision_plugin.convert_module(self)
 
     def restored_state(self, part: Component) -> dict[str, Any]:
         """Return a component's state in the checkpoint of a run that was over already and trains no further."""
-        assert self._restored is not None
-        names = {id(component): name for name, component in self._parts().items()}
-        state: dict[str, Any] = self._restored["components"][names[id(part)]]
-        return state
-
-    def _parts(self) -> dict[str, Component]:
-        """Name the components; equal classes are numbered, so callbacks that only watch may come and go."""
-        parts: dict[str, Component] = {}
-        for part in self.plan.components():
-            if isinstance(part, Component):
-                name = type(part).__name__
-                parts[f"{name}/{sum(key.startswith(f'{name}/') for key in parts)}"] = part
-        return parts
-
-    def _states(self) -> dict[str, Any]:
-        """Return the state of every component, refused where a resumed run could not read it."""
-        parts = self._parts().items()
-        return {name: plain_state(type(part).__name__, part.checkpoint_state()) for name, part in parts}
-
-    def _take_over(self, restored: dict[str, Any]) -> None:
-        self.state.iteration = restored["iteration"]
-        self._rng.bit_generator.state = restored["rng"]
-        for name, part in self._parts().items():
-            if name in restored["components"]:
-                part.restore_state(restored["components"][name])
-        weights = dict(self.named_parameters())
-        for name in restored["with_gradient"]:
-            weights[name].grad = torch.zeros_like(weights[name])
-        # With several ranks each has a state of its own, and the checkpoint holds only the first one's.
-        if self.trainer.world_size == 1:
-            restore_random_state(restored["random"], self.trainer.train_dataloader)
-            restart_train_iterator(self.trainer)
+        return self._checkpoint.state_of(part)

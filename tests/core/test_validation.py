@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -93,6 +95,16 @@ def test_averaged_weights_keep_their_statistics(tmp_path):
     plain = train(_case(space=NormSpace), {}, tmp_path / "plain")
     assert not differing(runs[0].weights, runs[1].weights)
     assert differing(runs[0].weights, plain.weights)
+
+
+def test_a_copy_for_averaging_holds_weights_and_not_the_run(tmp_path):
+    module = train(_case(), {}, tmp_path).strategy.module
+    twin = copy.deepcopy(module)
+    assert twin.plan is module.plan and twin.plan.trainer is module.plan.trainer
+    own, copied = dict(module.state_dict()), dict(twin.state_dict())
+    assert own and not differing(own, copied)
+    assert all(own[name].data_ptr() != copied[name].data_ptr() for name in own if own[name].numel())
+    assert twin.training_module is not module.training_module
 
 
 def test_logged_metric_objects_are_kept_apart(tmp_path):
