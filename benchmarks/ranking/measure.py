@@ -15,7 +15,7 @@ from task import ImageClassification
 
 from nni_supernet_ext.benchmarks import BenchmarkOracle
 from nni_supernet_ext.core import SubnetEvaluator, Supernet, WeightStore
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.errors import ConfigurationError, DataError
 from nni_supernet_ext.strategies.journal import Journal
 
 SUBSET = 327
@@ -50,6 +50,22 @@ def choose_architectures(oracle: BenchmarkOracle, protocol: Protocol) -> list[in
         )
     chosen = order[np.sort(first)][:wanted]
     return sorted(int(index) for index in chosen)
+
+
+def check_truths(oracle: BenchmarkOracle, indices: Sequence[int]) -> None:
+    """Refuse architectures without a measured accuracy, before anything is trained to be compared with it.
+
+    Raises:
+        DataError: The table has no accuracies, or some of these are missing.
+    """
+    accuracies = oracle.accuracies(indices)
+    missing = [index for index, accuracy in zip(indices, accuracies, strict=True) if not np.isfinite(accuracy)]
+    if missing:
+        raise DataError(
+            f"The table is expected to hold the accuracy of every architecture that is evaluated, but got none of "
+            f"{len(missing)} of {len(indices)}, the first in row {missing[0]}. Load a table that holds them, or "
+            "remove their rows from it."
+        )
 
 
 def places_of_subset(oracle: BenchmarkOracle, protocol: Protocol, indices: Sequence[int]) -> list[int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,39 +40,48 @@ def line_metrics(
         indices: Rows of the architectures.
 
     Returns:
-        Metric name -> value. ``params_tau`` is what the number of parameters reaches on the same architectures;
+        Metric name -> value; NaN for what a prediction that is NaN leaves undefined, and for Pearson's correlation
+        where one is infinite. ``params_tau`` is what the number of parameters reaches on the same architectures;
         names with ``by_loss`` are of the order by loss, those with ``327`` of the subset.
     """
     actual = np.asarray(oracle.accuracies(indices), dtype=float)
-    params = [ground.costs["params"](oracle.sample(index)) for index in indices]
+    params = np.array([ground.costs["params"](oracle.sample(index)) for index in indices], dtype=float)
+    orders = {"tau": np.asarray(found["predicted"], dtype=float)}
     metrics = {
-        **_metrics(found["predicted"], actual),
+        **_metrics(orders["tau"], actual),
         "best_possible": float(actual.max()),
         "params_tau": kendall_tau(params, actual),
-        "tau_with_params": kendall_tau(found["predicted"], params),
+        "tau_with_params": _tau(orders["tau"], params),
     }
-    orders = {"tau": np.asarray(found["predicted"], dtype=float)}
     if "predicted_loss" in found:
         orders["tau_by_loss"] = -np.asarray(found["predicted_loss"], dtype=float)
     places = places_of_subset(oracle, protocol, indices)
     for name, predicted in orders.items():
-        metrics[name] = kendall_tau(predicted, actual)
+        metrics[name] = _tau(predicted, actual)
         if places:
-            metrics[f"{name}_{SUBSET}"] = kendall_tau(predicted[places], actual[places])
+            metrics[f"{name}_{SUBSET}"] = _tau(predicted[places], actual[places])
     return metrics
 
 
-def _metrics(predicted: Sequence[float], actual: Vector) -> dict[str, float]:
+def _tau(predicted: Vector, other: Vector) -> float:
+    return math.nan if np.isnan(predicted).any() else kendall_tau(predicted, other)
+
+
+def _metrics(predicted: Vector, actual: Vector) -> dict[str, float]:
     n = len(actual)
-    return {
-        "tau": kendall_tau(predicted, actual),
-        "spearman": spearman_rho(predicted, actual),
-        "pearson": pearson_r(predicted, actual),
-        "precision_top10pct": precision_at_top(predicted, actual, 0.1),
-        # Ten architectures have one best: nothing to order.
-        "tau_top10pct": kendall_tau_top(predicted, actual, 0.1) if n > 10 else math.nan,
-        **{f"best_of_top{top}": best_of_top(predicted, actual, min(top, n)) for top in (1, 5, 10)},
-        "regret": regret(predicted, actual),
-        "regret_top10": regret(predicted, actual, min(10, n)),
-        "improvement_top10": improvement(predicted, actual, min(10, n)),
+    metrics: dict[str, Callable[..., float]] = {
+        "tau": kendall_tau,
+        "spearman": spearman_rho,
+        "pearson": pearson_r,
+        "precision_top10pct": partial(precision_at_top, fraction=0.1),
+        "tau_top10pct": partial(kendall_tau_top, fraction=0.1),
+        **{f"best_of_top{top}": partial(best_of_top, n=min(top, n)) for top in (1, 5, 10)},
+        "regret": regret,
+        "regret_top10": partial(regret, n=min(10, n)),
+        "improvement_top10": partial(improvement, n=min(10, n)),
     }
+    # Ten architectures have one best: nothing to order.
+    undefined = {"tau_top10pct"} if n <= 10 else set()
+    if not np.isfinite(predicted).all():
+        undefined |= set(metrics) if np.isnan(predicted).any() else {"pearson"}
+    return {name: math.nan if name in undefined else metric(predicted, actual) for name, metric in metrics.items()}

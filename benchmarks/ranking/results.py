@@ -13,27 +13,40 @@ from typing import Any
 from protocols import Protocol
 
 from nni_supernet_ext.errors import DataError
+from nni_supernet_ext.recording.lines import append_line as append_text
 
 Line = dict[str, Any]
+_NAMES = {"protocol", "method", "seed"}
+"""What tells a run from others."""
 
 
 def read_lines(path: Path) -> list[Line]:
     """Read a file of results; blank lines say nothing, and NaN, which older files have, is None.
 
     Raises:
-        DataError: A line is not JSON.
+        DataError: There is no such file, or a line is no result.
     """
+    if not path.is_file():
+        raise DataError(
+            f"A file of results is expected, but got {path}, which is none. Name one that `run.py` wrote."
+        )
     lines = []
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not text.strip():
             continue
         try:
-            lines.append(json.loads(text, parse_constant=lambda name: None))
+            line = json.loads(text, parse_constant=lambda name: None)
         except json.JSONDecodeError as error:
             raise DataError(
                 f"Line {number} of {path} is expected to be JSON, but got {text[:40]!r} ({error.msg}). Remove the "
                 "line: the command then measures that run again."
             ) from None
+        if not isinstance(line, dict) or not line.keys() >= _NAMES:
+            raise DataError(
+                f"Line {number} of {path} is expected to be a result with {sorted(_NAMES)}, but got {text[:40]!r}. "
+                "Remove the line, or name another file."
+            )
+        lines.append(line)
     return lines
 
 
@@ -49,13 +62,9 @@ def holds(path: Path, protocol: Protocol, method: str, seed: int) -> bool:
 
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:
-    """Append a line in one call, so that lines of processes side by side do not mix."""
+    """Append a line of its own, in one call, so that lines of processes side by side do not mix."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(handle, _text(line).encode())
-    finally:
-        os.close(handle)
+    append_text(path, _text(line))
 
 
 def replace_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -63,7 +72,7 @@ def replace_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.writelines(map(_text, lines))
+            file.writelines(f"{_text(line)}\n" for line in lines)
         os.chmod(name, path.stat().st_mode & 0o777)
         os.replace(name, path)
     except BaseException:
@@ -72,7 +81,7 @@ def replace_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _text(line: Mapping[str, Any]) -> str:
-    return json.dumps(_plain(line), allow_nan=False) + "\n"
+    return json.dumps(_plain(line), allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

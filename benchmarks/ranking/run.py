@@ -31,7 +31,7 @@ from folders import held, make_folder  # isort: skip
 from grounds import GROUNDS, Ground  # isort: skip
 from images import Images  # isort: skip
 from jobs import end_with_parent, side_by_side  # isort: skip
-from measure import choose_architectures, predict  # isort: skip
+from measure import check_truths, choose_architectures, predict  # isort: skip
 from memory import PeakMemory  # isort: skip
 from methods import make_method  # isort: skip
 from metrics import line_metrics  # isort: skip
@@ -63,6 +63,7 @@ class Setting:
         ground = GROUNDS[protocol.benchmark]
         oracle = ground.oracle(options.data)
         indices = choose_architectures(oracle, protocol)
+        check_truths(oracle, indices)
         return cls(protocol, ground, oracle, indices, options.data or Path(), options.work, options.accelerator)
 
     def loaded_images(self) -> Images:
@@ -181,10 +182,15 @@ def _supernet(setting: Setting, method: str, seed: int, folder: Path) -> dict[st
 def _rescore(setting: Setting, out: Path) -> None:
     """Compute the metrics of all results of a protocol anew, for instance with another table."""
     lines = read_lines(out)
-    for line in lines:
-        if Protocol(**line["protocol"]) == setting.protocol and line["indices"] == setting.indices:
-            line.update(setting.metrics(line))
+    chosen = [
+        line
+        for line in lines
+        if Protocol(**line["protocol"]) == setting.protocol and line["indices"] == setting.indices
+    ]
+    for line in chosen:
+        line.update(setting.metrics(line))
     replace_lines(out, lines)
+    print(f"{setting.protocol.name}: {len(chosen)} of {len(lines)} results computed anew", flush=True)
 
 
 def _versions() -> dict[str, str]:

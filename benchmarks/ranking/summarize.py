@@ -78,10 +78,13 @@ def tau_interval(runs: Runs, actual: Sequence[float], draws: int = 1000) -> tupl
         draws: Bootstrap draws.
 
     Returns:
-        Lower and upper end.
+        Lower and upper end; NaN where no run predicted all of them. Other runs do not count.
     """
-    predicted = np.array([run["predicted"] for run in runs], dtype=float)
-    if len(runs) == 1:
+    known = [run["predicted"] for run in runs if None not in run["predicted"]]
+    if not known:
+        return math.nan, math.nan
+    predicted = np.array(known, dtype=float)
+    if len(known) == 1:
         return bootstrap_interval(predicted[0], actual, kendall_tau, n=draws)
     return bootstrap_interval(predicted, actual, kendall_tau, n=draws, over="both")
 
@@ -142,7 +145,7 @@ def table(
         cells = [method, str(len(runs)), *(_mean_and_std(runs, key) for key in present)]
         if actual is not None:
             low, high = tau_interval(runs, actual, draws)
-            cells.insert(3, f"{low:.3f} to {high:.3f}")
+            cells.insert(3, "" if math.isnan(low) else f"{low:.3f} to {high:.3f}")
         other = compared_with if method != reference else None
         cells += [_compared(runs, other, key) for key in compared]
         lines.append(_row([*cells, *([_gain_per_hour(runs, other)] * per_hour)]))

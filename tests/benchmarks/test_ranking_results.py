@@ -39,8 +39,36 @@ def test_numbers_that_are_none_are_null(scripts: Any, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     scripts["results"].append_line(path, {"tau": float("nan"), "predicted": [1.0, float("inf")]})
     assert path.read_text() == '{"tau": null, "predicted": [1.0, null]}\n'
-    path.write_text('{"tau": NaN}\n')
-    assert scripts["results"].read_lines(path) == [{"tau": None}]
+    path.write_text(json.dumps(run_line(tau=float("nan"))) + "\n")
+    assert scripts["results"].read_lines(path) == [run_line(tau=None)]
+
+
+def test_a_line_is_added_on_its_own(scripts: Any, tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text(json.dumps(run_line()))  # without its end, as an editor may leave it
+    scripts["results"].append_line(path, run_line(seed=1))
+    scripts["results"].append_line(path, run_line(seed=2))
+    assert scripts["results"].read_lines(path) == [run_line(), run_line(seed=1), run_line(seed=2)]
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "[1]", "3"])
+def test_what_is_no_result_is_named(scripts: Any, tmp_path: Path, text: str) -> None:
+    path = write(tmp_path / "out.jsonl", run_line())
+    path.write_text(path.read_text() + text)
+    with pytest.raises(DataError, match=r"Line 3 of .*'method', 'protocol', 'seed'"):
+        scripts["results"].read_lines(path)
+    for place in (tmp_path, tmp_path / "none.jsonl"):
+        with pytest.raises(DataError, match=r"Name one that `run.py` wrote"):
+            scripts["results"].read_lines(place)
+
+
+def test_a_run_that_predicted_nothing_has_no_interval(scripts: Any) -> None:
+    lost = {**run_line(seed=1, tau=None), "predicted": [None, 2.0, 3.0]}
+    found = {**run_line(), "predicted": [1.0, 2.0, 3.0]}
+    titles, _, row = scripts["summarize"].table({"spos": [lost]}, actual=[1.0, 2.0, 3.0]).splitlines()
+    assert dict(zip(titles.split(" | "), row.split(" | "), strict=True))["95 % of mean"] == ""
+    interval = scripts["summarize"].tau_interval
+    assert interval([found, lost], [1.0, 2.0, 3.0]) == interval([found], [1.0, 2.0, 3.0])
 
 
 def test_a_run_without_a_tau_comes_last_in_the_table(scripts: Any) -> None:
