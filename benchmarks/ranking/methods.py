@@ -40,11 +40,24 @@ def make_method(name: str, protocol: Protocol, ground: Any, seed: int = 0) -> Me
     if problems:
         raise ConfigurationError(problems)
     run = Run(protocol, ground, seed, frozenset(names))
-    parts = {part: PARTS[part](run) for part in names if part not in MODIFIERS}
+    parts = {part: _made(part, run) for part in names if part not in MODIFIERS}
     problems = [*_conflicts(name, parts), *_idle_modifiers(name, parts, names)]
     if problems:
         raise ConfigurationError(problems)
     return _joined(list(parts.values()), protocol, long="long" in names)
+
+
+def _made(name: str, run: Run) -> Method:
+    """Make a part; refuses what is none, before anything is asked of it."""
+    maker = PARTS[name]
+    part: object = maker(run) if callable(maker) else maker
+    if not callable(maker) or not isinstance(part, Method):
+        raise ConfigurationError(
+            f"Part `{name}` is expected to be a function of the run that returns a Method, but got "
+            f"{'one that returns ' if callable(maker) else ''}{part!r}. Write PARTS[{name!r}] = lambda run: "
+            "Method({...})."
+        )
+    return part
 
 
 def _joined(parts: list[Method], protocol: Protocol, long: bool) -> Method:

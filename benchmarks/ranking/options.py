@@ -6,7 +6,7 @@ import argparse
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ import torch
 from baselines import BASELINES
 from grounds import GROUNDS
 from methods import make_method
-from parts import MODIFIERS, PARTS
+from parts import MODIFIERS, PARTS, Part
 from protocols import PROTOCOLS, Protocol
 from settings import overridden
 
@@ -103,7 +103,8 @@ def _part(text: str) -> tuple[int, int]:
 
 def further_parts(file: str) -> Path:
     """Run a Python file that adds entries to `PARTS`."""
-    before = set(PARTS)
+    _refuse_a_known_module(Path(file))
+    before = dict(PARTS)
     try:
         spec = importlib.util.spec_from_file_location(Path(file).stem, file)
         if spec is None or spec.loader is None:
@@ -115,12 +116,38 @@ def further_parts(file: str) -> Path:
         raise argparse.ArgumentTypeError(
             f"expected a Python file that runs, but got {type(error).__name__}: {error}. Correct {file}."
         ) from error
-    if set(PARTS) == before:
+    if before == PARTS:
         raise argparse.ArgumentTypeError(
             f"expected a Python file that adds a part, but got {file}, which adds none. Write into `PARTS` of "
             "`parts`: PARTS['mine'] = lambda run: Method({...})."
         )
+    _refuse_other_names(file, before)
     return Path(file)
+
+
+def _refuse_a_known_module(file: Path) -> None:
+    """Refuse a name under which the file would take the place of a module, of the command's own for example."""
+    place = getattr(sys.modules.get(file.stem), "__file__", None)
+    if file.stem in sys.modules and (place is None or Path(place).resolve() != file.resolve()):
+        raise argparse.ArgumentTypeError(
+            f"expected a Python file with a name of its own, but got {file}, and `{file.stem}` is a module "
+            "already. Give the file another name."
+        )
+
+
+def _refuse_other_names(file: str, before: Mapping[str, Part]) -> None:
+    """Refuse parts that no method could name, or whose name says something else in results."""
+    taken = {name for name, part in before.items() if PARTS.get(name) is not part} | (
+        (set(PARTS) - set(before)) & {*BASELINES, *MODIFIERS}
+    )
+    wrong = sorted(taken | {name for name in PARTS if set(name) & set("+, /")})
+    if wrong:
+        PARTS.clear()
+        PARTS.update(before)
+        raise argparse.ArgumentTypeError(
+            f"expected parts with new names without '+', ',', '/' and spaces, but got {', '.join(wrong)} in "
+            f"{file}. Give them other names."
+        )
 
 
 def at_least_one(text: str) -> int:

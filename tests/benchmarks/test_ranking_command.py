@@ -264,34 +264,3 @@ def test_diagnostics_refuse_what_they_cannot_look_into(
         scripts["diagnose"].main(["--methods", f"spos,{method}", "--out", str(tmp_path / "out.jsonl")])
     assert method in capsys.readouterr().err
     assert not (tmp_path / "out.jsonl").exists(), "nothing was trained"
-
-
-def test_parts_of_ones_own(scripts: Any, tmp_path: Path) -> None:
-    file = tmp_path / "my_own_parts.py"
-    file.write_text(
-        "from nni_supernet_ext.paths import ComplexityPathSampler\nfrom parts import PARTS, Method\n\n"
-        "class Mine(ComplexityPathSampler):\n    pass\n\n"
-        "PARTS['mine'] = lambda run: Method({'paths': Mine()})\n"
-    )
-    arguments = ["--protocol", "small", "--out", "none.jsonl", "--parts", str(file), "--methods", "mine,mine+calr"]
-    try:
-        options = scripts["options"].parsed(arguments, None)
-        assert options.methods == ["mine", "mine+calr"]
-        method = scripts["methods"].make_method("mine+calr", small(scripts), ground(scripts))
-        assert type(method.arguments["paths"]).__name__ == "Mine"
-        with pytest.raises(ConfigurationError, match="fairnas"):
-            scripts["methods"].make_method("mine+fairnas", small(scripts), ground(scripts))
-    finally:
-        scripts["parts"].PARTS.pop("mine", None)
-        sys.modules.pop("my_own_parts", None)
-
-
-@pytest.mark.parametrize(("text", "said"), [("1 / 0", "ZeroDivisionError"), ("x = 1", "adds none")])
-def test_a_file_without_parts_is_refused(
-    scripts: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
-) -> None:
-    (tmp_path / "nothing.py").write_text(text)
-    with pytest.raises(SystemExit):
-        scripts["options"].parsed([*COMMAND, "--parts", str(tmp_path / "nothing.py")], None)
-    assert said in capsys.readouterr().err
-    sys.modules.pop("nothing", None)
