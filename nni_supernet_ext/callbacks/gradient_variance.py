@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,7 +29,7 @@ class GradientVariance(EpochSummary):
         every: Measure every ``every``-th optimizer step only. Default 1.
 
     Attributes:
-        history: Value of each finished epoch.
+        history: Value of each finished epoch; NaN, which is not logged, where no weight was measured twice.
 
     Raises:
         ConfigurationError: ``every`` is not a positive integer.
@@ -117,12 +118,12 @@ class GradientVariance(EpochSummary):
         value = self._value()
         self._moments.reset()
         self.history.append(value)
-        return {"gradient_variance": value}
+        return {} if math.isnan(value) else {"gradient_variance": value}
 
     def _value(self) -> float:
         rows = zip(self._moments.variances(), self._moments.sizes(), self._moments.counts(), strict=True)
         repeated = [(variance, size) for variance, size, count in rows if count > 1]
-        return sum(v for v, _ in repeated) / max(sum(n for _, n in repeated), 1)
+        return sum(v for v, _ in repeated) / sum(n for _, n in repeated) if repeated else math.nan
 
 
 def _trained(optimizer: Optimizer) -> Iterable[Any]:
