@@ -6,15 +6,20 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
 
 from nni_supernet_ext._integers import integer_problems
 from nni_supernet_ext.callbacks._epoch_summary import EpochSummary
 from nni_supernet_ext.core.batches import to_device
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.loaders import detached_batches
+from nni_supernet_ext.core.model_arguments import Arguments, calling, model_arguments
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.state import StepState
+from nni_supernet_ext.errors import DataError
 from nni_supernet_ext.functional.batch_norm import preserved_batch_norm
 from nni_supernet_ext.functional.trainability import Trainability, neural_tangent_kernel, trainability
 
@@ -23,9 +28,9 @@ class PathTrainability(EpochSummary):
     """Measure, after each epoch, how easily the subnets train that it drew last.
 
     The neural tangent kernel of each subnet is computed with the supernet's weights on the same few training
-    examples. Compare the values of two path samplers to see which of them draws more trainable subnets.
-    Gradients, BN statistics and random state are left alone. Logged as ``trainability_trace`` and
-    ``trainability_condition`` (geometric mean over the subnets).
+    examples, which the model is given as the evaluator's steps give them. Compare the values of two path samplers
+    to see which of them draws more trainable subnets. Gradients, BN statistics and random state are left alone.
+    Logged as ``trainability_trace`` and ``trainability_condition`` (geometric mean over the subnets).
 
     Args:
         n_paths: Subnets measured after each epoch: the last ones drawn. Default 8.
@@ -36,6 +41,7 @@ class PathTrainability(EpochSummary):
 
     Raises:
         ConfigurationError: A number that is not a positive integer.
+        DataError: No output of the model has a row for each example.
 
     Example:
         >>> from nni_supernet_ext.strategies import SupernetStrategy
@@ -82,14 +88,19 @@ class PathTrainability(EpochSummary):
 
     def _measure(self, pl_module: Any) -> None:
         supernet, weights = self._plan.supernet, self._plan.weights
-        inputs = self._examples(pl_module)
+        arguments, count = self._examples(pl_module)
         active = supernet.active
         parameters = [p for p in supernet.model.parameters() if p.requires_grad]
         values = []
+        call = calling(supernet.model)
         with isolate_rng(), preserved_batch_norm(supernet.model):
             for sample in self._paths:
                 weights.activate(supernet, sample)
-                values.append(trainability(neural_tangent_kernel(supernet.model, parameters, inputs)))
+                values.append(
+                    trainability(
+                        neural_tangent_kernel(lambda given: _summed(call(given), count), parameters, arguments)
+                    )
+                )
         if active is not None:
             weights.activate(supernet, active)
         self.history.append(values)
@@ -116,13 +127,41 @@ class PathTrainability(EpochSummary):
         """Free the examples."""
         self._inputs = None
 
-    def _examples(self, pl_module: Any) -> Any:
+    def _examples(self, pl_module: Any) -> tuple[Arguments, int]:
+        """Return what the steps call the model with, for the first examples of a batch, and how many they are."""
         if self._inputs is None:
+            module, model = self._plan.training_module, self._plan.supernet.model
             batch = next(detached_batches(self._plan.train_loader(), 1, self._plan.seed))
-            batch = to_device(self._plan.training_module, batch, pl_module.device)
-            inputs = batch[0] if isinstance(batch, (list, tuple)) else batch
-            self._inputs = inputs[: self.n_examples]
+            arguments = model_arguments(module, to_device(module, batch, pl_module.device), model)
+            size = next((len(t) for t in _tensors(arguments) if t.dim() > 0), 0)
+            count = min(size, self.n_examples)
+            chosen = apply_to_collection(arguments, Tensor, lambda t: t[:count] if _is_of(t, size) else t)
+            self._inputs = chosen, count
         return self._inputs
+
+
+def _tensors(collection: Any) -> list[Tensor]:
+    """List the tensors in nested tuples, lists, dictionaries and data classes."""
+    tensors: list[Tensor] = []
+    apply_to_collection(collection, Tensor, tensors.append)
+    return tensors
+
+
+def _is_of(tensor: Tensor, examples: int) -> bool:
+    """Tell whether a tensor has a row for each example."""
+    return tensor.dim() > 0 and len(tensor) == examples
+
+
+def _summed(output: Any, examples: int) -> Tensor:
+    """Return the sum of each example's outputs, over all tensors that hold some, shape ``(examples, 1)``."""
+    tensors = _tensors(output)
+    rows = [t.flatten(1).sum(1) for t in tensors if _is_of(t, examples) and t.is_floating_point()]
+    if not rows:
+        raise DataError(
+            f"The model's output is expected to hold a tensor with a row for each of {examples} examples, but got "
+            f"the shapes {[tuple(t.shape) for t in tensors]}. Leave PathTrainability out."
+        )
+    return torch.stack(rows).sum(0).unsqueeze(1)
 
 
 def _geometric_mean(values: list[float]) -> float:

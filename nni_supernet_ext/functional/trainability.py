@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,16 +34,14 @@ class Trainability:
     condition: float
 
 
-def neural_tangent_kernel(
-    forward: Callable[[Tensor], Tensor], parameters: list[nn.Parameter], inputs: Tensor
-) -> Tensor:
+def neural_tangent_kernel(forward: Callable[[Any], Tensor], parameters: list[nn.Parameter], inputs: Any) -> Tensor:
     """Compute the empirical neural tangent kernel of the summed outputs, example against example.
 
     Args:
-        forward: The network.
+        forward: The network; returns outputs of shape ``(N, ...)``.
         parameters: Its weights; those that the output does not depend on, or that are frozen, count as zero. Their
             ``grad`` is left alone.
-        inputs: Batch, shape ``(N, ...)``. Memory is N gradients.
+        inputs: What ``forward`` takes: a batch of N examples. Memory is N gradients.
 
     Returns:
         Kernel, shape ``(N, N)``, float64, on the CPU; computed in it from the gradients, except on devices without
