@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nni_supernet_ext._integers import require_integers
 from nni_supernet_ext.core.complexity import Complexity, resolve_complexity
 from nni_supernet_ext.diagnostics.gradients import SubnetGradients
 from nni_supernet_ext.errors import ConfigurationError
@@ -38,7 +39,8 @@ def deviation_by_complexity(
         For each group the mean complexity and the mean standard deviation.
 
     Raises:
-        ConfigurationError: Fewer than 2 batches, fewer subnets than groups, or an unknown complexity.
+        ConfigurationError: Fewer than 2 batches, fewer subnets than groups, a number that is no positive integer,
+            or an unknown complexity.
 
     Example:
         >>> from nni_supernet_ext.testing import toy_data, toy_supernet
@@ -52,10 +54,11 @@ def deviation_by_complexity(
     Deviations:
         Groups and deviation are defined here; see :func:`~nni_supernet_ext.functional.gradient_deviation`.
     """
-    if not 1 <= n_groups <= n_subnets:
+    require_integers("Use 30 and 3, the defaults.", n_subnets=n_subnets, n_groups=n_groups)
+    if n_groups > n_subnets:
         raise ConfigurationError(
-            f"Argument `n_groups` is expected to be within [1, {n_subnets}], the number of subnets, but got "
-            f"{n_groups}. Use 3, the default."
+            f"Argument `n_groups` is expected to be at most {n_subnets}, the number of subnets, but got "
+            f"{n_groups}. Use fewer groups or more subnets."
         )
     domain = gradients.supernet.domain
     measure = resolve_complexity(complexity, gradients.supernet)

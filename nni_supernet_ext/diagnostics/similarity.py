@@ -32,7 +32,7 @@ def similarity_by_distance(
     Args:
         gradients: Of the supernet.
         batch: What its loss takes.
-        distances: Distances to measure. Default: from 1 to the number of choices.
+        distances: Distances to measure. Default: from 1 to the number of choices with more than one candidate.
         n_pairs: Random pairs for each distance. Default 20.
         seed: Seed of the pairs. Default 0.
 
@@ -56,8 +56,11 @@ def similarity_by_distance(
         Which weights are compared, and the distance, are our reading of the paper.
     """
     domain = gradients.supernet.domain
-    wanted = list(range(1, len(domain.labels) + 1)) if distances is None else list(distances)
+    most = len(_open_labels(domain))
+    wanted = list(range(1, most + 1) if distances is None else distances)
     require_integers("Use 20, the default.", n_pairs=n_pairs)
+    for distance in wanted:  # all of them before the first gradient
+        _require_distance(distance, most)
     rng = np.random.default_rng(seed)
     means = {}
     for distance in wanted:
@@ -91,8 +94,9 @@ def pair_at_distance(domain: Domain, distance: int, rng: np.random.Generator) ->
         >>> first['op'] != second['op'], first['width'] != second['width']
         (True, True)
     """
-    open_labels = [label for label, mutable in domain.mutables.items() if len(list(mutable.grid())) > 1]
-    for _ in range(_PATIENCE if 0 <= distance <= len(open_labels) else 0):
+    open_labels = _open_labels(domain)
+    _require_distance(distance, len(open_labels))
+    for _ in range(_PATIENCE):
         first = domain.random(rng)
         second = dict(first)
         for place in rng.choice(len(open_labels), size=distance, replace=False):
@@ -102,6 +106,20 @@ def pair_at_distance(domain: Domain, distance: int, rng: np.random.Generator) ->
         if domain.satisfies_constraints(second):
             return first, second
     raise ConfigurationError(
-        f"Argument `distance` is expected to be within [0, {len(open_labels)}] and allowed by the space's "
-        f"constraints, but got {distance}. Measure other distances."
+        f"Argument `distance` is expected to be allowed by the space's constraints, but got {distance}, for which "
+        f"{_PATIENCE} tries found no pair. Measure other distances."
     )
+
+
+def _open_labels(domain: Domain) -> list[str]:
+    """Return the labels of the choices with more than one candidate."""
+    return [label for label, mutable in domain.mutables.items() if len(list(mutable.grid())) > 1]
+
+
+def _require_distance(distance: int, most: int) -> None:
+    remedy = f"Use one of 0 to {most}, the number of choices with more than one candidate."
+    require_integers(remedy, least=0, distance=distance)
+    if distance > most:
+        raise ConfigurationError(
+            f"Argument `distance` is expected to be at most {most}, but got {distance}. {remedy}"
+        )

@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import nn
 
 from nni_supernet_ext.diagnostics import (
@@ -96,9 +97,30 @@ def test_pairs_differ_in_exactly_so_many_choices_and_cover_the_space() -> None:
         pairs = [pair_at_distance(domain, distance, rng) for _ in range(300)]
         assert {hamming_distance(*pair) for pair in pairs} == {distance}
         assert len(Counter(tuple(second.values()) for _, second in pairs)) == 9
-    for distance in (3, -1):
-        with pytest.raises(ConfigurationError, match=rf"`distance` is .* within \[0, 2\].*got {distance}"):
+    for distance in (3, -1, 1.0):
+        with pytest.raises(ConfigurationError, match=rf"`distance` is .*got {distance}. Use one of 0 to 2"):
             pair_at_distance(domain, distance, rng)
+
+
+class Fixed(ModelSpace):
+    """One choice that leaves something to choose, and one that does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.op = LayerChoice({"one": nn.Linear(3, 3), "other": nn.Linear(3, 3)}, label="op")
+        self.head = LayerChoice({"only": nn.Linear(3, 10)}, label="head")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.op(x.mean(dim=(2, 3))))
+
+
+def test_distances_count_choices_with_several_candidates() -> None:
+    supernet = toy_supernet(Fixed())
+    gradients = SubnetGradients(supernet)
+    assert set(similarity_by_distance(gradients, (IMAGES, LABELS), n_pairs=2)) == {1}
+    gradients.of = None  # type: ignore[method-assign,assignment] # nothing is measured before a refusal
+    with pytest.raises(ConfigurationError, match=r"at most 1, but got 2\. Use one of 0 to 1"):
+        similarity_by_distance(gradients, (IMAGES, LABELS), distances=[1, 2])
 
 
 def test_deviation_of_groups_by_complexity() -> None:
@@ -116,8 +138,11 @@ def test_deviation_of_groups_by_complexity() -> None:
             every = [torch.stack(row).double().numpy().var(axis=0).ravel() for row in stacks if row[0] is not None]
             roots.append(np.sqrt(np.concatenate(every).mean()))
         assert deviation == pytest.approx(np.mean(roots), rel=1e-5)
-    with pytest.raises(ConfigurationError, match=r"`n_groups` is expected to be within \[1, 2\]"):
+    with pytest.raises(ConfigurationError, match=r"`n_groups` is expected to be at most 2, .*but got 3"):
         deviation_by_complexity(gradients, batches, n_subnets=2)
+    for wrong in ({"n_subnets": 4.0}, {"n_groups": True}):
+        with pytest.raises(ConfigurationError, match=f"`{next(iter(wrong))}` is expected to be a positive integer"):
+            deviation_by_complexity(gradients, batches, **wrong)
     with pytest.raises(ConfigurationError, match="at least 2 batches"):
         deviation_by_complexity(gradients, batches[:1])
     with pytest.raises(ConfigurationError, match="`n_pairs`"):
