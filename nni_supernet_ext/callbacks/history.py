@@ -26,9 +26,9 @@ class TrainingHistory(SupernetCallback):
     """Record loss, learning rate and subnet of every draw, for plots and for looking back.
 
     One row is one draw: with single-path sampling one a batch. Losses stay on the device and are moved in
-    chunks, so no step waits for an accelerator. In a plain Lightning trainer a row is one batch, and
-    ``role`` and ``sample`` are empty. The history is saved in the trainer's checkpoints and goes on after a
-    resume. It owns nothing and changes nothing.
+    chunks, so no step waits for an accelerator. In a plain Lightning trainer a row is one batch whose step
+    returns a loss, and ``role`` and ``sample`` are empty. The history is saved in the trainer's checkpoints and
+    goes on after a resume. It owns nothing and changes nothing.
 
     Args:
         every: Record the draws of every ``every``-th batch only. Default 1.
@@ -148,7 +148,9 @@ class TrainingHistory(SupernetCallback):
         iteration = trainer.fit_loop.total_batch_idx
         if isinstance(pl_module, SupernetModule) or iteration % self.every or not outputs:
             return
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if loss is None:  # manual optimization may return anything
+            return
         self._add(iteration, loss.detach(), 1.0)
         if self._plain_rate is not None:  # None between the batches whose gradients one step accumulates
             self._note_rate(self._plain_rate)

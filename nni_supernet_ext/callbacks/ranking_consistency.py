@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import torch
 
+from nni_supernet_ext._integers import require_integers
 from nni_supernet_ext.callbacks._epoch_summary import ends_epoch
 from nni_supernet_ext.callbacks._in_place_scores import evaluate_in_place, is_last_epoch
 from nni_supernet_ext.callbacks._ranking_checks import ranking_problems
@@ -58,7 +59,8 @@ class RankingConsistency(SupernetCallback):
         limit_batches: Most batches of the loader to use; None (default) uses all.
 
     Attributes:
-        history: For each measurement a dict: ``epoch`` (from 0) and the value of each metric.
+        history: For each measurement a dict: ``epoch`` (from 0) and the value of each metric; NaN where a
+            prediction is NaN, or infinite and the metric refuses it.
         predicted: The last measurement's predictions, shape ``(n,)``, or None.
 
     Raises:
@@ -128,7 +130,8 @@ class RankingConsistency(SupernetCallback):
             The callback.
 
         Raises:
-            ConfigurationError: The benchmark holds fewer distinct architectures.
+            ConfigurationError: The benchmark holds fewer distinct architectures, or ``n`` is no integer of at least
+                2.
 
         Example:
             >>> from nni_supernet_ext.benchmarks import NasBench201Oracle
@@ -136,9 +139,10 @@ class RankingConsistency(SupernetCallback):
             >>> ranking = RankingConsistency.from_oracle(NasBench201Oracle(), n=200)  # doctest: +SKIP
         """
         known = list(oracle.distinct())
-        if not 0 < n <= len(known):
+        require_integers("Use 100, the default.", least=2, n=n)
+        if n > len(known):
             raise ConfigurationError(
-                f"Argument `n` is expected to be within [1, {len(known)}], the number of distinct architectures, "
+                f"Argument `n` is expected to be at most {len(known)}, the number of distinct architectures, "
                 f"but got {n}. Ask for fewer."
             )
         chosen = np.random.default_rng(seed).choice(len(known), size=n, replace=False)
@@ -214,4 +218,12 @@ class RankingConsistency(SupernetCallback):
     def _compare(self, predicted: np.ndarray) -> dict[str, float]:
         if np.isnan(predicted).any():  # A supernet that diverged ranks nothing; that is no reason to stop here.
             return dict.fromkeys(self.metrics, math.nan)
-        return {name: float(metric(predicted, self.truths)) for name, metric in self.metrics.items()}
+        return {name: self._value(metric, predicted) for name, metric in self.metrics.items()}
+
+    def _value(self, metric: Metric, predicted: np.ndarray) -> float:
+        try:
+            return float(metric(predicted, self.truths))
+        except ConfigurationError:
+            if np.isfinite(predicted).all():
+                raise
+            return math.nan  # a linear correlation with a loss that is infinite

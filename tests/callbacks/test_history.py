@@ -231,3 +231,26 @@ def test_recording_changes_no_weight(tmp_path: Path) -> None:
 def test_bad_interval_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="`every` is expected to be a positive integer, but got 0"):
         train(tmp_path, TrainingHistory(every=0))
+
+
+def test_plain_steps_that_return_no_loss_have_no_row(tmp_path: Path) -> None:
+    class Manual(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+            loss = (self.weight * batch[0].mean()).sum()
+            return {"loss": loss.detach()} if batch_idx == 1 else {"score": 1.0}
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    history = TrainingHistory()
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=[history], enable_checkpointing=False, **quiet)
+    trainer.fit(
+        Manual(), torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(6, 2)), batch_size=2)
+    )
+    assert history.arrays()["iteration"].tolist() == [1]

@@ -159,6 +159,18 @@ def test_a_diverged_supernet_ranks_nothing(tmp_path: Path) -> None:
     assert np.isnan(ranking.history[0]["kendall_tau"])
 
 
+def test_an_infinite_loss_has_an_order_and_no_linear_correlation(tmp_path: Path) -> None:
+    metrics = {"tau": functional.kendall_tau, "pearson": functional.pearson_r}
+    ranking = RankingConsistency(SAMPLES, TRUTHS, metrics=metrics)
+    losses = iter([3.0, float("inf"), 1.0, 2.0, 5.0, 4.0])
+    ranking._read = lambda metrics: -next(losses)  # type: ignore[method-assign]
+    run(tmp_path, ranking)
+    tau = stats.kendalltau([-3, -9, -1, -2, -5, -4], TRUTHS).statistic
+    assert ranking.history == [
+        {"epoch": 0, "tau": pytest.approx(tau), "pearson": pytest.approx(np.nan, nan_ok=True)}
+    ]
+
+
 class Ops(BenchmarkOracle):
     format = TableFormat("Ops", "ops", ("first", "second"), ("skip", "conv"))
 
@@ -178,8 +190,11 @@ def test_from_an_oracle() -> None:
     assert len(chosen) == 3
     again = [RankingConsistency.from_oracle(oracle, n=2, seed=5).truths.tolist() for _ in range(2)]
     assert again[0] == again[1]
-    with pytest.raises(ConfigurationError, match=r"`n` is expected to be within \[1, 3\].*but got 4"):
+    with pytest.raises(ConfigurationError, match=r"`n` is expected to be at most 3, .*but got 4"):
         RankingConsistency.from_oracle(oracle, n=4)
+    for wrong in (1, 2.0, True):
+        with pytest.raises(ConfigurationError, match=f"an integer of at least 2, but got {wrong}"):
+            RankingConsistency.from_oracle(oracle, n=wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
