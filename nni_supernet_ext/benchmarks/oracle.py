@@ -257,7 +257,7 @@ def _as_row(architecture: Any) -> int:
 
 def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
     """Raise unless a value is among those that the benchmark measured."""
-    if value not in allowed:
+    if isinstance(value, bool) or value not in allowed:
         raise ConfigurationError(
             f"Argument `{name}` is expected to be one of {list(allowed)}, but got {value!r}. "
             "The benchmark holds no other."

@@ -181,7 +181,7 @@ def _read_once(file: Path, modified: int, form: TableFormat) -> Table:
 
 
 def read_csv(file: Path, form: TableFormat) -> dict[str, Sequence[Any]]:
-    """Read a csv file with a header line; empty numbers become NaN.
+    """Read a csv file with a header line, in UTF-8; empty numbers become NaN, blank lines do not count.
 
     Args:
         file: The file, gzipped where its name says so.
@@ -194,10 +194,13 @@ def read_csv(file: Path, form: TableFormat) -> dict[str, Sequence[Any]]:
         DataError: The file is no such table.
     """
     try:
-        with (gzip.open if file.suffix == ".gz" else open)(file, "rt", newline="") as stream:
-            header, *rows = csv.reader(stream)
+        # Spreadsheets write a mark before the text, and editors leave blank lines at its end.
+        with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8-sig", newline="") as stream:
+            header, *rows = filter(None, csv.reader(stream))
         if len(set(header)) < len(header):
             raise ValueError(f"a name of a column twice among {header}")
+        if not rows:
+            raise ValueError(f"no row below {header}")
         values = zip(*rows, strict=True)
         return {
             name: column if name in form.text_columns else [float(value or "nan") for value in column]
@@ -221,7 +224,7 @@ def write_csv(table: Table, file: Path) -> None:
         ["" if value != value else repr(value) if isinstance(value, float) else value for value in column.tolist()]
         for column in table.values()
     ]
-    with (gzip.open if file.suffix == ".gz" else open)(file, "wt", newline="") as stream:
+    with (gzip.open if file.suffix == ".gz" else open)(file, "wt", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(table)
         writer.writerows(zip(*columns, strict=True))

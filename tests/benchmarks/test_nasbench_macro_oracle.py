@@ -120,6 +120,19 @@ def test_the_base_serves_other_benchmarks_and_packaged_tables(tmp_path, monkeypa
         ).distinct()
 
 
+class Pairs(BenchmarkOracle):
+    format = TableFormat("Pairs", "pairs", ("first", "second"), ("skip", "conv"))
+
+
+def test_tables_as_spreadsheets_and_editors_leave_them(tmp_path):
+    text = "arch,canonical,accuracy\r\n00,0,50\r\n01,1,75.5\r\n\r\n"
+    (tmp_path / "pairs.csv").write_bytes(text.encode("utf-8-sig"))
+    assert Pairs(tmp_path).accuracies().tolist() == [50.0, 75.5]
+    (tmp_path / "none.csv").write_text("arch,canonical,accuracy\n\n")
+    with pytest.raises(DataError, match=r"but got: no row below \['arch', 'canonical', 'accuracy'\]"):
+        Pairs(tmp_path / "none.csv")
+
+
 def test_every_row_equals_the_file(real, data_dir):
     with gzip.open(data_dir / "nas_bench_macro.csv.gz", "rt") as stream:
         rows = list(csv.DictReader(stream))
