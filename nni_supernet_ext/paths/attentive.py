@@ -13,10 +13,10 @@ from nni_supernet_ext.core.complexity import Complexity, resolve_complexity
 from nni_supernet_ext.core.draw import Draw, Sample
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.redirected_log import muted_log
-from nni_supernet_ext.core.slots import PathSampler
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.functional.batch_norm import BatchNormRecalibrator
 from nni_supernet_ext.paths._cost_bins import CostBins
+from nni_supernet_ext.paths._plain_draws import PlainDraws
 
 _PICKS = ("best", "worst")
 _PRIORS = ("empirical", "uniform")
@@ -24,7 +24,7 @@ _SEED_OFFSET = 104_729
 """Keeps the subnets that estimate the distribution apart from the training's draws of the same seed."""
 
 
-class AttentivePathSampler(PathSampler):
+class AttentivePathSampler(PlainDraws):
     """Draw a cost, then several subnets of about that cost, and train the best or the worst of them.
 
     Costs are split into bins. A step draws a bin, draws ``n_candidates`` subnets in it, and picks one: by the

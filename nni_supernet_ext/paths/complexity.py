@@ -12,14 +12,14 @@ from nni_supernet_ext.core.complexity import Complexity, find_extremes, resolve_
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.draw import Draw, Sample
 from nni_supernet_ext.core.plan import Plan
-from nni_supernet_ext.core.slots import PathSampler
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.errors import ConfigurationError, ConstraintError
+from nni_supernet_ext.paths._plain_draws import PlainDraws
 
 _PATIENCE = 100_000
 
 
-class ComplexityPathSampler(PathSampler):
+class ComplexityPathSampler(PlainDraws):
     """Draw one subnet a step, with a probability proportional to a power of its complexity.
 
     Large subnets converge more slowly; drawing them more often is the alternative to giving them a slower

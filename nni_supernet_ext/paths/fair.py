@@ -13,15 +13,15 @@ from nni.mutable import Categorical, CategoricalMultiple
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.draw import Draw
 from nni_supernet_ext.core.plan import Plan
-from nni_supernet_ext.core.slots import PathSampler
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.errors import ConstraintError
+from nni_supernet_ext.paths._plain_draws import PlainDraws
 
 _PATIENCE = 1000
 Deck = Callable[[np.random.Generator, int], list[Any]]
 
 
-class FairPathSampler(PathSampler):
+class FairPathSampler(PlainDraws):
     """Train every candidate of every choice equally often in each step (FairNAS, strict fairness).
 
     A step draws one subnet per candidate, each choice going through an independent random permutation of its

@@ -14,16 +14,16 @@ from nni_supernet_ext.core.domain import Domain, Drawer, categorical_drawer
 from nni_supernet_ext.core.draw import Draw, Sample
 from nni_supernet_ext.core.gradient_probe import GradientNormProbe
 from nni_supernet_ext.core.plan import Plan
-from nni_supernet_ext.core.slots import PathSampler
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.errors import ConfigurationError, TrainingDivergedError
 from nni_supernet_ext.functional._vectors import FloatVector
 from nni_supernet_ext.functional.importance import Schedule, importance_weight, resolve_schedule
 from nni_supernet_ext.paths._importance_checks import argument_problems, plan_problems
 from nni_supernet_ext.paths._importance_table import ImportanceTable
+from nni_supernet_ext.paths._plain_draws import PlainDraws
 
 
-class ImportancePathSampler(PathSampler):
+class ImportancePathSampler(PlainDraws):
     """Draw one subnet a step, each choice's candidates in proportion to their average gradient norm.
 
     After each draw's backward pass the gradient norms of the candidates on its path are taken; they are averaged

@@ -12,14 +12,14 @@ from nni_supernet_ext._compat.samples import plain_sample
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.draw import Draw
 from nni_supernet_ext.core.plan import Plan
-from nni_supernet_ext.core.slots import PathSampler
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.errors import ConstraintError
+from nni_supernet_ext.paths._plain_draws import PlainDraws
 
 _PATIENCE = 1000
 
 
-class GradualPathSampler(PathSampler):
+class GradualPathSampler(PlainDraws):
     """Draw one subnet a step that differs from the last step's in exactly one choice (gradual modification).
 
     Operators shared by two subnets interfere more, the more their subnets differ; so successive subnets are

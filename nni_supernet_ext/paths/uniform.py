@@ -9,12 +9,12 @@ import numpy as np
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.draw import Draw, Sample
 from nni_supernet_ext.core.plan import Plan
-from nni_supernet_ext.core.slots import PathSampler
 from nni_supernet_ext.core.state import StepState
 from nni_supernet_ext.paths._accept import accept_problems
+from nni_supernet_ext.paths._plain_draws import PlainDraws
 
 
-class UniformPathSampler(PathSampler):
+class UniformPathSampler(PlainDraws):
     """Draw one subnet a step, every choice independently and uniformly (SPOS).
 
     Args:

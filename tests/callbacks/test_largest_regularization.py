@@ -9,7 +9,15 @@ from torch import nn
 from nni_supernet_ext.callbacks import LargestSubnetRegularization
 from nni_supernet_ext.core import SupernetCallback
 from nni_supernet_ext.errors import ConfigurationError
-from nni_supernet_ext.paths import AttentivePathSampler, SandwichSampler
+from nni_supernet_ext.paths import (
+    AttentivePathSampler,
+    ComplexityPathSampler,
+    FairPathSampler,
+    GradualPathSampler,
+    ImportancePathSampler,
+    SandwichSampler,
+    UniformPathSampler,
+)
 from nni_supernet_ext.testing import MethodCase, ToySpace, train
 
 
@@ -115,6 +123,27 @@ def test_nothing_to_switch_is_refused(tmp_path):
         run(tmp_path, LargestSubnetRegularization(), case=MethodCase("x", dict))
     with pytest.raises(ConfigurationError, match=r"`roles` is expected to name a role that SandwichSampler draws"):
         run(tmp_path, LargestSubnetRegularization("biggest"))
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        UniformPathSampler(),
+        ComplexityPathSampler(),
+        GradualPathSampler(),
+        AttentivePathSampler(),
+        ImportancePathSampler(),
+        FairPathSampler(),
+    ],
+    ids=lambda paths: type(paths).__name__,
+)
+def test_samplers_without_a_largest_subnet_are_refused_before_training(tmp_path, paths):
+    Regularised.used.clear()
+    settings = {"paths": paths, "callbacks": [LargestSubnetRegularization()]}
+    with pytest.raises(ConfigurationError, match=rf"name a role that {type(paths).__name__} draws, .*'subnet'"):
+        train(CASE, settings, tmp_path)
+    assert not Regularised.used
+    train(CASE, {**settings, "paths": SandwichSampler(paths, n_random=1)}, tmp_path, epochs=1)
 
 
 def test_a_schedule_of_the_rates_is_followed(tmp_path):

@@ -16,7 +16,7 @@ from nni_supernet_ext.errors import ConfigurationError, TrainingDivergedError
 from nni_supernet_ext.functional import alpha_divergence
 from nni_supernet_ext.objectives import InplaceDistillation
 from nni_supernet_ext.objectives.distillation import DIVERGENCES
-from nni_supernet_ext.paths import SandwichSampler
+from nni_supernet_ext.paths import FairPathSampler, SandwichSampler
 from nni_supernet_ext.testing import MethodCase, ToySpace, toy_data, toy_evaluator, toy_supernet, train
 from nni_supernet_ext.testing.toys import CLASSES, ToyModule
 
@@ -251,6 +251,13 @@ class Fixed(PathSampler):
 def test_steps_without_a_teacher_first_are_refused(tmp_path, sampler, match):
     with pytest.raises(ConfigurationError, match=match):
         run(tmp_path, InplaceDistillation(), sampler)
+
+
+def test_fair_draws_have_no_teacher_as_is_said_before_training_with_all_other_problems(tmp_path):
+    with pytest.raises(ConfigurationError) as refused:
+        run(tmp_path, InplaceDistillation(temperature=0.0), FairPathSampler())
+    assert [name in problem for name, problem in zip(("temperature", "roles"), refused.value.problems, strict=True)]
+    assert "the roles ['subnet', 'subnet'" in refused.value.problems[1]
 
 
 def test_the_first_largest_teaches_a_second_one(tmp_path):
