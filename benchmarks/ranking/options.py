@@ -22,6 +22,14 @@ from nni_supernet_ext.errors import ConfigurationError
 
 _T = TypeVar("_T")
 
+DEVICES: dict[str, Callable[[], bool]] = {
+    "cpu": lambda: True,
+    "gpu": torch.cuda.is_available,
+    "cuda": torch.cuda.is_available,
+    "mps": torch.backends.mps.is_available,
+}
+"""Accelerator -> whether there is one."""
+
 
 def parsed(arguments: Sequence[str] | None, description: str | None) -> argparse.Namespace:
     """Parse and check the arguments; ends the process with a message where something is wrong with them.
@@ -72,6 +80,11 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigurationError(
             "Argument `data` is expected to be the folder of table and images, but got none. Use --data or set "
             "NNI_SUPERNET_DATA."
+        )
+    if not DEVICES[options.accelerator]():
+        raise ConfigurationError(
+            f"Argument `accelerator` is expected to be a device that torch finds here, but got "
+            f"{options.accelerator!r}. Use cpu, or install torch with support for it."
         )
     options.methods = checked_methods(options.methods, options.protocol)
     options.seeds = checked_seeds(options.seeds)
@@ -171,8 +184,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add("--data", type=Path, default=os.environ.get("NNI_SUPERNET_DATA"), help="folder with the data")
     add("--out", type=Path, required=True, help="file of JSON lines to append to")
     add("--work", type=Path, help="folder for checkpoints; default: beside the results")
-    devices = ("cpu", "gpu", "cuda", "mps")
-    add("--accelerator", choices=devices, default="cpu", help="default: %(default)s")
+    add("--accelerator", choices=tuple(DEVICES), default="cpu", help="default: %(default)s")
     add("--jobs", type=at_least_one, default=1, help="processes side by side; default: %(default)s")
     add("--part", type=_part, help=argparse.SUPPRESS)
     add("--parent", type=int, help=argparse.SUPPRESS)

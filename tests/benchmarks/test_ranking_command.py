@@ -95,6 +95,18 @@ def test_refuses_with_a_message(scripts: Any, capsys: Any, arguments: list[str],
     assert said in capsys.readouterr().err
 
 
+def test_a_device_that_is_not_there_is_refused(
+    scripts: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, there in (("gpu", False), ("cpu", True), ("cuda", True)):
+        monkeypatch.setitem(scripts["options"].DEVICES, name, lambda there=there: there)
+    for name in ("cpu", "cuda"):
+        assert scripts["options"].parsed([*COMMAND, "--accelerator", name], None).accelerator == name
+    with pytest.raises(SystemExit):
+        scripts["options"].parsed([*COMMAND, "--accelerator", "gpu"], None)
+    assert "but got 'gpu'. Use cpu" in capsys.readouterr().err
+
+
 def test_refuses_more_images_or_architectures_than_there_are(scripts: Any) -> None:
     # 1,797 digits: 512 to train, 585 to validate, 700 to test; 483 of the 729 cells are different networks.
     for changes in ({"train_images": 513}, {"evaluation_images": 586}):
