@@ -67,6 +67,11 @@ class EpochMetrics:
         self._totals[name] = value if before is None else _COMBINE[reduction](before, value)
         self._weights[name] = self._weights.get(name, 0) + weight if reduction == "mean" else 1
 
+    def current(self) -> dict[str, Tensor]:
+        """Return every metric's value so far, without waiting for the device."""
+        values: dict[str, Tensor] = {name: total / self._weights[name] for name, total in self._totals.items()}
+        return values | {name: metric.compute() for name, metric in self._objects.items()}
+
     def compute(self) -> dict[str, float]:
         """Return every metric's value, waiting for the device once, and reset the metric objects."""
         results: dict[str, float] = {}

@@ -95,7 +95,8 @@ class SubnetEvaluator:
     def evaluate(self, sample: Sample) -> dict[str, float]:
         """Return what the evaluator's ``validation_step`` logs, reduced over the validation examples.
 
-        Hooks ``on_validation_epoch_start`` and ``on_validation_epoch_end`` of the user's own run for each subnet.
+        Hooks ``on_validation_epoch_start`` and ``on_validation_epoch_end`` of the user's own run for each subnet;
+        the latter finds its results in ``self.trainer.callback_metrics``.
 
         A value is the mean over the examples, or what its ``reduce_fx`` says, as under a trainer. The supernet's
         mode, active subnet and BN statistics are afterwards as before.
@@ -156,6 +157,19 @@ class SubnetEvaluator:
             if alone:
                 self._module.trainer = None
 
+    @contextmanager
+    def _shown(self, values: dict[str, torch.Tensor]) -> Iterator[None]:
+        """Let a hook read the subnet's results where a trainer shows them, in ``self.trainer.callback_metrics``."""
+        trainer = getattr(self._module, "_trainer", None)
+        shown = {} if trainer is None else trainer.callback_metrics
+        before = dict(shown)
+        shown.update(values)
+        try:
+            yield
+        finally:
+            shown.clear()
+            shown.update(before)
+
     def _load(self, batches: Iterable[Any]) -> list[Any]:
         return [to_device(self._module, batch, self._device) for batch in batches]
 
@@ -167,7 +181,9 @@ class SubnetEvaluator:
                 metrics.size = batch_size(batch)
                 self._module.validation_step(batch, index)
             metrics.size = 1
-            self._call_own("on_validation_epoch_end")
+            if own_hook(self._module, "on_validation_epoch_end") is not None:
+                with self._shown(metrics.current()):
+                    self._call_own("on_validation_epoch_end")
         return metrics.compute()
 
 

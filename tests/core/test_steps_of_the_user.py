@@ -230,6 +230,37 @@ def test_a_metric_of_the_epochs_end():
         assert found == {"value": pytest.approx(expected.item())}
 
 
+class Reporting(Mean):
+    """Reads its results from the trainer, as NNI's documentation does to report them."""
+
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        self.log("highest", self.kept)
+        self.kept.update(self.model(batch["x"]))
+
+    def on_validation_epoch_end(self):
+        self.heard.append({name: float(value) for name, value in self.trainer.callback_metrics.items()})
+        self.log("late", 2 * self.trainer.callback_metrics["value"])
+
+
+def test_a_hook_finds_the_results_of_each_subnet_in_the_trainer(tmp_path):
+    supernet = toy_supernet(Columns())
+    batches = [{"x": torch.randn(3, 4)}, {"x": torch.randn(2, 4)}]
+    module, trainer = (
+        Reporting(None),
+        pl.Trainer(logger=False, enable_checkpointing=False, default_root_dir=tmp_path),
+    )
+    module.heard, module.kept = [], torchmetrics.MaxMetric()
+    trainer.callback_metrics["of the training"] = torch.tensor(1.0)
+    subnets = SubnetEvaluator(supernet, module, batches, trainer=trainer)
+    found = [subnets.evaluate({"op": op}) for op in ("wide", "narrow")]
+    assert found[0] != found[1] and all(metrics["late"] == 2 * metrics["value"] for metrics in found)
+    for metrics, heard in zip(found, module.heard, strict=True):
+        del metrics["late"], heard["of the training"]
+        assert heard == metrics and set(metrics) == {"value", "highest"}
+    assert trainer.callback_metrics.keys() == {"of the training"}, "afterwards as before"
+
+
 def test_the_warning_of_mixed_outputs(caplog):
     warn_of_mixed_outputs(Kept(None), 1)
     warn_of_mixed_outputs(Mean(None), 4)
