@@ -16,6 +16,8 @@ STAGE = "stage"
 """Name of the axis that tells the supernet's training from the subnets; see `search_axes`."""
 
 STAGES = ("supernet", "subnet")
+_OWN_STAGE = "stage (of the space)"
+"""What the axis of a choice is called whose label is that name."""
 _MOST_VALUES = 64
 
 
@@ -37,14 +39,14 @@ def search_axes(domain: Domain) -> dict[str, dict[str, Any]]:
     axes: dict[str, dict[str, Any]] = {STAGE: {"_type": "choice", "_value": list(STAGES)}}
     for label, mutable in domain.mutables.items():
         if isinstance(mutable, Categorical):
-            axes[label] = _choice([_value(value) for value in mutable.values])
+            axes[_axis(label)] = _choice([_value(value) for value in mutable.values])
         elif isinstance(mutable, CategoricalMultiple):
             combinations = _combinations(mutable)
             if combinations is not None:
-                axes[label] = _choice(combinations)
+                axes[_axis(label)] = _choice(combinations)
         else:
             try:
-                axes[label] = dict(mutable.as_legacy_dict())
+                axes[_axis(label)] = dict(mutable.as_legacy_dict())
             except NotImplementedError:
                 continue
     return axes
@@ -63,7 +65,7 @@ def subnet_parameters(sample: Sample) -> dict[str, Any]:
         >>> subnet_parameters({"op": "conv", "inputs": [0, 2]})
         {'stage': 'subnet', 'op': 'conv', 'inputs': '0,2'}
     """
-    return {STAGE: STAGES[1], **{str.__str__(label): _value(value) for label, value in sample.items()}}
+    return {STAGE: STAGES[1], **{_axis(label): _value(value) for label, value in sample.items()}}
 
 
 def sample_from_parameters(parameters: Mapping[str, Any], domain: Domain) -> dict[str, Any]:
@@ -87,10 +89,11 @@ def sample_from_parameters(parameters: Mapping[str, Any], domain: Domain) -> dic
     """
     sample: dict[str, Any] = {}
     for label in domain.labels:
-        if label not in parameters:
+        axis = _axis(label)
+        if axis not in parameters:
             continue
         options = domain.options.get(label)
-        given = parameters[label]
+        given = parameters[axis]
         if options is None:
             sample[label] = given
         elif label in domain.candidates:
@@ -99,6 +102,11 @@ def sample_from_parameters(parameters: Mapping[str, Any], domain: Domain) -> dic
             sample[label] = [_candidate(part, options) for part in str(given).split(",") if part]
     domain.validate(sample, "parameters")
     return sample
+
+
+def _axis(label: str) -> str:
+    """Return a choice's name on the page; the axis ``stage`` is there already."""
+    return _OWN_STAGE if label == STAGE else str.__str__(label)
 
 
 def _choice(values: list[Any]) -> dict[str, Any]:

@@ -78,10 +78,12 @@ def read_export(path: str | Path, domain: Domain, mode: str = "max") -> list[Exp
             f"The file {path} is expected to come from `nnictl experiment export`, but got {error!r} in it. "
             "Export again, with `--type json`."
         ) from error
+    # A column of a table is empty where another trial lacks it.
+    rows = [row for row in rows if (row[0].get(STAGE) or STAGES[1]) == STAGES[1]]
+    unknown = dict.fromkeys((name for _, metrics, _ in rows for name in metrics), math.nan)
     subnets = [
-        ExportedSubnet(sample_from_parameters(parameters, domain), metrics, trial)
+        ExportedSubnet(sample_from_parameters(parameters, domain), unknown | metrics, trial)
         for parameters, metrics, trial in rows
-        if parameters.get(STAGE, STAGES[1]) == STAGES[1]
     ]
     return sorted(subnets, key=lambda subnet: quality(subnet.metrics["default"], mode), reverse=True)
 
@@ -105,7 +107,7 @@ def _read_csv(path: Path) -> Rows:
             if "reward" not in row and "default" not in row:
                 raise KeyError("reward")
             metrics = {"default": _number(row.pop("reward", None) or row.get("default"))}
-            rows.append(({k: v for k, v in row.items() if v != ""}, metrics, trial))
+            rows.append((row, metrics, trial))
     return rows
 
 
