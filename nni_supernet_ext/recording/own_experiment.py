@@ -30,6 +30,7 @@ from nni_supernet_ext.recording.epochs import EpochReports
 from nni_supernet_ext.recording.page import Page
 from nni_supernet_ext.recording.record import ExperimentRecord, RecordedTrial
 from nni_supernet_ext.recording.recording import Recording
+from nni_supernet_ext.recording.whole import without_subnets
 
 _logger = logging.getLogger(__name__)
 _PROFILE_SECONDS = 10.0
@@ -140,10 +141,15 @@ class OwnExperiment(Recording):
             return
         shown = self._record.begin(known.parameters)
         for index, metrics in known.reported.items():
-            shown.intermediate(index, metrics)
+            shown.intermediate(index, self._compared(metrics))
         # Of the same metrics as the subnets beside it, as far as it has them: each is an axis of the page.
-        final = {n: v for n, v in (known.final or {}).items() if "/" not in n and not n.startswith("train_")}
-        shown.finish(final or None)
+        final = without_subnets(self._compared(known.final or {}))
+        shown.finish({n: v for n, v in final.items() if not n.startswith(("train_", "train/"))} or None)
+
+    def _compared(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a training's metrics with the search's own as ``default``, if it has it."""
+        others = {name: value for name, value in metrics.items() if name != "default"}
+        return {"default": metrics[self._metric], **others} if self._metric in metrics else others
 
     def _epoch(self, index: int, metrics: dict[str, float]) -> None:
         assert self._trial is not None

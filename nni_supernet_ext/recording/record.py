@@ -19,6 +19,7 @@ from nni_supernet_ext._compat.nni_database import (
 )
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.recording.axes import STAGE, STAGES, subnet_parameters
+from nni_supernet_ext.recording.finite import finite_only
 from nni_supernet_ext.recording.lock import WriterLock
 from nni_supernet_ext.recording.writer import BatchWriter
 
@@ -102,7 +103,7 @@ class ExperimentRecord:
         Args:
             sample: Architecture.
             metrics: Results, with ``default``; every subnet should have the same names, or the page's plot
-                breaks off.
+                breaks off. What is not finite is left out.
 
         Returns:
             False if that architecture was there already.
@@ -119,7 +120,7 @@ class ExperimentRecord:
         self._since = ended
         self.writer.add(
             self._event(trial, "RUNNING", began, parameters),
-            metric_row(trial.id, trial.parameter_id, "FINAL", 0, _finite(metrics), ended),
+            metric_row(trial.id, trial.parameter_id, "FINAL", 0, finite_only(metrics), ended),
             self._event(trial, "SUCCEEDED", ended),
         )
         return True
@@ -175,7 +176,7 @@ class RecordedTrial:
         """Add the intermediate result of an epoch, counted from 0, unless it is there already."""
         if index in self.stored.reported:
             return
-        self.stored.reported[index] = _finite(metrics)
+        self.stored.reported[index] = finite_only(metrics)
         trial = self.stored
         self._record.writer.add(
             metric_row(trial.id, trial.parameter_id, "PERIODICAL", index, trial.reported[index], now())
@@ -185,7 +186,7 @@ class RecordedTrial:
         """End the trial, with its final result where there is one."""
         trial, rows = self.stored, []
         if metrics is not None and trial.final is None:
-            trial.final = _finite(metrics)
+            trial.final = finite_only(metrics)
             rows.append(metric_row(trial.id, trial.parameter_id, "FINAL", 0, trial.final, now()))
         trial.state = state
         self._record.writer.add(*rows, self._record._event(trial, state, now()))
@@ -197,13 +198,3 @@ def _new_id() -> str:
 
 def _key(parameters: Mapping[str, Any]) -> str:
     return json.dumps({str(k): v for k, v in parameters.items()}, sort_keys=True, default=str)
-
-
-def _finite(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return plain numbers; NaN and infinity, which JSON does not have, become None."""
-    result: dict[str, Any] = {}
-    for name, value in metrics.items():
-        number = float(value)
-        finite = number == number and abs(number) != float("inf")
-        result[str(name)] = (int(value) if isinstance(value, int) else number) if finite else None
-    return result

@@ -17,6 +17,7 @@ from nni_supernet_ext.recording.epochs import EpochReports, Sink, Truth
 from nni_supernet_ext.recording.quality import quality
 from nni_supernet_ext.recording.record import ExperimentRecord
 from nni_supernet_ext.recording.recording import Recording
+from nni_supernet_ext.recording.whole import without_subnets
 
 _logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class WithinTrial(Recording):
         self._record: ExperimentRecord | None = None
         self._first = first
         self._begun: Counter[str] = Counter()
+        self._warned = False
         self.mode = "max"
         self.best: dict[str, Any] | None = None
 
@@ -60,6 +62,7 @@ class WithinTrial(Recording):
         self._begun[training] += 1
 
         def sink(epoch: int, metrics: dict[str, float]) -> None:
+            self._warn_of_another_default(epoch, metrics)
             self._sink(self._first(name) + epoch, metrics)
 
         return [EpochReports(sink, self._metric, self._truth)]
@@ -79,6 +82,19 @@ class WithinTrial(Recording):
                 self._experiment = None
                 return
         self._record.subnet(sample, metrics)
+
+    def _warn_of_another_default(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Say once that an epoch is compared by its training loss."""
+        if self._metric in metrics or self._warned:
+            return
+        self._warned = True
+        _logger.warning(
+            "Argument `metric` of Trial is expected to be a metric that every epoch logs, but epoch %d has no %r: "
+            "its `default` is the training loss, which is better where it is smaller. Use one of %s.",
+            epoch,
+            self._metric,
+            sorted(without_subnets(metrics).keys() - {"default"}),
+        )
 
     def close(self) -> None:
         """Write what is pending."""

@@ -12,19 +12,24 @@ def plain_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Turn tensors and arrays of one element into numbers.
 
     Args:
-        metrics: Name -> value.
+        metrics: Name -> value, with ``default``: NNI's tuners and assessors end the experiment where it is missing.
 
     Returns:
         The same names with ints as they are and floats for everything else.
 
     Raises:
-        ConfigurationError: A value is no number.
+        ConfigurationError: A value is no number, or ``default`` is missing.
 
     Example:
         >>> import torch
         >>> plain_numbers({"default": torch.tensor(0.5), "parameters": 310})
         {'default': 0.5, 'parameters': 310}
     """
+    if not isinstance(metrics, Mapping) or "default" not in metrics:
+        raise ConfigurationError(
+            f"Argument `metrics` is expected to hold `default`, which NNI compares, but got {metrics!r}. Add it, "
+            "for example `{'default': accuracy, 'loss': loss}`."
+        )
     return {str(name): _number(name, value) for name, value in metrics.items()}
 
 

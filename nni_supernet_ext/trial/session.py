@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 from nni_supernet_ext._compat.nni_database import stored_configuration, stored_trials
 from nni_supernet_ext._compat.nni_trial import TrialConnection, connect_trial
 from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.recording.finite import finite_only
+from nni_supernet_ext.recording.whole import without_subnets
 from nni_supernet_ext.trial.numbers import plain_numbers
 from nni_supernet_ext.trial.parts import make_parts
 from nni_supernet_ext.trial.reports import ReportLog
@@ -119,7 +122,7 @@ class Trial:
             metrics: Name -> number, with ``default``; tensors and arrays of one element count as numbers.
 
         Raises:
-            ConfigurationError: A value is no number.
+            ConfigurationError: A value is no number, or ``default`` is missing.
             TrialStopped: The manager is gone; the report is kept and sent after a resume.
         """
         numbers = plain_numbers(metrics)
@@ -135,13 +138,13 @@ class Trial:
                 (``val_acc/smallest``): each name is an axis of the page.
 
         Raises:
-            ConfigurationError: There is nothing to report, or a value is no number.
+            ConfigurationError: There is nothing to report, a value is no number, or ``default`` is missing.
             TrialStopped: The manager is gone.
         """
         self._flush()
         found = self._recording.best if self._recording is not None else None
         if metrics is None:
-            metrics = found or {name: value for name, value in self.last.items() if "/" not in name}
+            metrics = found or without_subnets(self.last)
         if not metrics and _rank():
             return  # Only the first of several ranks has anything to report.
         if not metrics:
@@ -149,7 +152,14 @@ class Trial:
                 "Argument `metrics` is expected to be given where a trial has reported nothing, but got "
                 f"{metrics!r}. Train or search first, with `record=True`, or give metrics with `default`."
             )
-        self._send("FINAL", 0, plain_numbers(metrics))
+        numbers = plain_numbers(metrics)
+        if not math.isfinite(numbers["default"]):
+            _logger.warning(
+                "The final `default` is %s, which no tuner ranks, and beside which NNI's page draws no lines of "
+                "hyper-parameters. Give a number that is worse than all others: `trial.final({'default': ...})`.",
+                numbers["default"],
+            )
+        self._send("FINAL", 0, numbers)
 
     def recording(self, mode: str = "max") -> Any:
         """Return what a strategy of this package reports to.
@@ -211,7 +221,7 @@ class Trial:
             print(f"{kind.lower()} {index}: {shown}", flush=True)
             return
         try:
-            self.connection.send(kind, index, metrics)
+            self.connection.send(kind, index, finite_only(metrics, "default"))
         except OSError:  # `requests` derives its errors from it.
             raise TrialStopped("NNI's manager is gone") from None
 

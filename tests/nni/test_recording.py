@@ -149,7 +149,7 @@ def test_one_writer_and_no_repetition(folder: Path) -> None:
 
     supernet, conv, skip = stored_trials(folder / "db" / "nni.sqlite")
     assert (supernet.reported, supernet.final) == ({0: {"default": 0.1}, 1: {"default": 0.2}}, {"default": 0.2})
-    assert conv.final == {"default": 0.5, "val_loss": None}
+    assert conv.final == {"default": 0.5}, "NNI's page takes null for a choice among texts"
     assert (
         [t.sequence for t in (supernet, conv, skip)]
         == [0, 1, 2]
@@ -182,6 +182,21 @@ def test_experiment_records_training_and_search(tmp_path: Path) -> None:
     assert configuration["searchSpace"] == search_axes(search.supernet.domain)
     for made in (searched, training):
         made.stop()
+
+
+def test_a_search_s_page_shows_its_own_metric_of_the_training(tmp_path: Path) -> None:
+    """Otherwise the supernet's accuracy would stand among the losses of subnets, and best of all by chance."""
+    space = ToySpace()
+    search = SupernetEvolution(population=2, cycles=0, progress=False, metric="val_loss", mode="min")
+    supernets = []
+    for strategy in (SupernetStrategy(), search):
+        made = experiment(strategy, tmp_path, space, epochs=1)
+        made.run()
+        made.stop()
+        supernets.append(trials_of(made, tmp_path)[0])
+    trained, shown = supernets
+    assert trained.final["default"] == shown.final["val_acc"]
+    assert shown.final["default"] == shown.final["val_loss"] == shown.reported[0]["default"]
 
 
 def test_switched_off_by_one_argument(tmp_path: Path) -> None:

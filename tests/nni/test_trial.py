@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -127,6 +128,23 @@ def test_search_in_a_trial_without_stage_adds_nothing(monkeypatch: pytest.Monkey
         trial.final()
     assert channel.sent[-1][0] == "FINAL"
     assert channel.sent[-1][2]["default"] == search.best.metrics["val_acc"]
+
+
+def test_what_is_not_finite_is_left_out_but_for_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """NNI's page cannot draw it, and NNI's tuners raise where `default` is missing."""
+    channel = Channel()
+    connect(monkeypatch, tmp_path / "trial", channel)
+    with Trial() as trial:
+        trial.intermediate(0, {"default": 0.5, "kendall_tau": math.nan, "val_loss": math.inf})
+        assert math.isnan(trial.last["kendall_tau"])
+        trial.final()
+        assert not caplog.messages
+        trial.final({"default": math.nan, "val_loss": math.nan, "flops": 3})
+    assert [metrics for _, _, metrics in channel.sent[:2]] == [{"default": 0.5}] * 2
+    assert channel.sent[2][2] == pytest.approx({"default": math.nan, "flops": 3}, nan_ok=True)
+    assert "final `default` is nan" in caplog.text
 
 
 def test_stopped_is_no_keyboard_interrupt() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from nni.nas.space import RawFormatModelSpace
 
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.recording.epochs import EpochReports
+from nni_supernet_ext.recording.whole import without_subnets
 from nni_supernet_ext.recording.within_trial import WithinTrial
 from nni_supernet_ext.strategies import ChoiceSplit, FewShotStrategy, SupernetStrategy
 from nni_supernet_ext.strategies.quality import usual_quality
@@ -160,5 +162,48 @@ def test_nothing_is_no_final_result(tmp_path: Path) -> None:
         trial.final()
 
 
+@pytest.mark.parametrize("metrics", [0.5, {"loss": 0.5}])
+def test_results_without_default_are_refused(tmp_path: Path, metrics: Any) -> None:
+    """NNI's tuners and assessors raise at them, which ends the whole experiment."""
+    with Trial(folder=tmp_path) as trial:
+        for report in (trial.final, lambda given: trial.intermediate(0, given)):
+            with pytest.raises(ConfigurationError, match="`metrics` is expected to hold `default`"):
+                report(metrics)
+        assert trial.last == {}
+
+
 def test_without_accuracy_and_loss_no_evaluation_is_better() -> None:
-    assert usual_quality({"val_f1": 0.5}) == usual_quality({"val_f1": 0.9}) == -math.inf
+    assert usual_quality({"val_score": 0.5}) == usual_quality({"val_score": 0.9}) == -math.inf
+
+
+@pytest.mark.parametrize(
+    "better", [{"val_acceleration_mse": 0.1}, {"val/mse": 0.1}, {"val_err": 0.1}, {"val_f1": 0.9}]
+)
+def test_better_by_the_words_of_a_metric(better: dict[str, float]) -> None:
+    (name,) = better
+    assert usual_quality(better) > usual_quality({name: 0.5})
+
+
+def test_the_usual_names_come_first() -> None:
+    first = {"val_aux_loss": 1.0, "val_f1": 0.2, "val_acc": 0.3, "val_loss": 2.0}
+    assert usual_quality(first) == 0.3
+    assert usual_quality({name: first[name] for name in ("val_aux_loss", "val_loss")}) == -2.0
+
+
+def test_only_single_subnets_are_left_out_of_the_final_result() -> None:
+    epoch = {
+        "default": 1,
+        "val/mse": 1,
+        "val/mse/smallest": 2,
+        "a/dataloader_idx_0": 3,
+        "a/largest/dataloader_idx_0": 4,
+    }
+    assert without_subnets(epoch) == {"default": 1, "val/mse": 1, "a/dataloader_idx_0": 3}
+
+
+def test_a_metric_that_nothing_logs_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Trial(folder=tmp_path, metric="val_mse") as trial, caplog.at_level(logging.WARNING):
+        run(SupernetStrategy(), toy_evaluator(2, root=tmp_path))
+        assert trial.last["default"] == trial.last["train_loss"]
+    (said,) = [record.getMessage() for record in caplog.records if "`metric` of Trial" in record.getMessage()]
+    assert "'val_mse'" in said and "'val_acc'" in said and "val_acc/smallest" not in said
