@@ -22,17 +22,17 @@ class OnceTuner(Tuner):
           codeDirectory: .
 
     Args:
-        parameters: What the trial receives; default ``{"stage": "supernet"}``.
+        parameters: What the trial receives beside ``{"stage": "supernet"}``, which tells it from the subnets.
         optimize_mode: ``'maximize'`` or ``'minimize'``; the web page reads it.
 
     Example:
-        >>> tuner = OnceTuner()
+        >>> tuner = OnceTuner({'epochs': 30})
         >>> tuner.generate_parameters(0)
-        {'stage': 'supernet'}
+        {'stage': 'supernet', 'epochs': 30}
     """
 
     def __init__(self, parameters: dict[str, Any] | None = None, optimize_mode: str = "maximize") -> None:
-        self.parameters = {"stage": "supernet"} if parameters is None else parameters
+        self.parameters = {"stage": "supernet", **(parameters or {})}
         self.optimize_mode = optimize_mode
         self._issued = os.environ.get("NNI_MODE") == "resume"
 

@@ -29,7 +29,7 @@ def test_dispatcher_makes_it_without_what_trials_need() -> None:
 def test_issues_one_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NNI_MODE", raising=False)
     tuner = OnceTuner({"epochs": 3})
-    assert tuner.generate_parameters(0) == {"epochs": 3}
+    assert tuner.generate_parameters(0) == {"stage": "supernet", "epochs": 3}, "else it would pass for a subnet"
     with pytest.raises(nni.NoMoreTrialError):
         tuner.generate_parameters(1)
     monkeypatch.setenv("NNI_MODE", "resume")
