@@ -18,6 +18,8 @@ class ReportLog:
 
     Args:
         path: File of JSON lines in the trial's folder.
+        again: Whether a result of an index that is there replaces that one and all after it: the script runs once
+            more in the same folder. Default False: only what is new counts, as after a resume.
 
     Example:
         >>> import tempfile
@@ -29,8 +31,9 @@ class ReportLog:
         (False, {0: {'default': 0.1}})
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, again: bool = False) -> None:
         self._path = path
+        self._again = again
         self.entries: dict[int, dict[str, Any]] = {}
         self._failed = False
         if not path.exists():
@@ -43,12 +46,18 @@ class ReportLog:
             self.entries.setdefault(int(entry["index"]), entry["metrics"])
 
     def add(self, index: int, metrics: Mapping[str, Any]) -> bool:
-        """Note a result; False if there is one of that index."""
-        if index in self.entries:
+        """Note a result; False if there is one of that index that stays."""
+        if index in self.entries and not self._again:
             return False
+        stale = [known for known in self.entries if known >= index]
+        for known in stale:
+            del self.entries[known]
         self.entries[index] = dict(metrics)
         try:
-            append_line(self._path, json.dumps({"index": index, "metrics": dict(metrics)}))
+            if stale:
+                self._path.write_text("", encoding="utf-8")
+            for new in self.entries if stale else [index]:
+                append_line(self._path, json.dumps({"index": new, "metrics": self.entries[new]}))
         except OSError as error:
             if not self._failed:
                 _logger.warning("%s cannot be written: %s. The trial goes on.", self._path, error)

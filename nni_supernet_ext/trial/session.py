@@ -38,7 +38,8 @@ class Trial:
         metric: The logged metric that becomes ``default``. Default ``'val_acc'``.
         truth: Function from a sample to its benchmark accuracy: adds Kendall's tau over the validated subnets
             to every epoch's report.
-        folder: Where to keep checkpoints when no experiment started the script. Default ``'trial_output'``.
+        folder: Where to keep checkpoints when no experiment started the script. Default ``'trial_output'``. A
+            script that runs there again replaces the reports of the time before from the first that it repeats.
 
     Attributes:
         parameters: The trial's parameters, the same after a resume.
@@ -80,7 +81,7 @@ class Trial:
         self.parameters: dict[str, Any] = {**(defaults or {}), **given}
         self.metric = metric
         self.truth = truth
-        self._reports = ReportLog(self.folder / "reports.jsonl")
+        self._reports = ReportLog(self.folder / "reports.jsonl", again=self.connection is None)
         self._trainings = TrainingStarts(self.folder / "trainings.json", self._reports)
         self._recording: Any = None
 

@@ -86,7 +86,7 @@ def test_reports_each_epoch_once_and_the_final(monkeypatch: pytest.MonkeyPatch, 
         [last[f"val_acc/{name}"] for name in names],
         [truth[validation.subnets[name]["op"]] + validation.subnets[name]["width"] for name in names],
     )
-    assert last["kendall_tau"] == pytest.approx(expected, nan_ok=True)
+    assert trial.last["kendall_tau"] == pytest.approx(expected, nan_ok=True)
     assert final == {name: value for name, value in last.items() if "/" not in name}
     assert signal.getsignal(signal.SIGINT) is before
 

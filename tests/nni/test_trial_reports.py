@@ -152,6 +152,23 @@ def test_tensors_become_numbers_and_others_are_refused_before_they_are_noted(tmp
     assert reported(tmp_path) == {0: {"default": 0.5, "parameters": 3}, 1: {"default": 0.75}}
 
 
+def test_a_script_that_runs_again_by_itself_reports_its_own_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The results of the time before would be printed as its own otherwise."""
+    for values in ([0.1, 0.2, 0.3], [0.1, 0.7]):
+        with Trial(folder=tmp_path) as trial:
+            for epoch, value in enumerate(values):
+                trial.intermediate(epoch, {"default": value})
+            trial.final()
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "periodical 0: default 0.1",
+        "periodical 1: default 0.7",
+        "final 0: default 0.7",
+    ]
+    assert reported(tmp_path) == {0: {"default": 0.1}, 1: {"default": 0.7}}
+
+
 def test_nothing_is_no_final_result(tmp_path: Path) -> None:
     with (
         Trial(folder=tmp_path) as trial,
