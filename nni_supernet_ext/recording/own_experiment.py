@@ -153,6 +153,10 @@ class OwnExperiment(Recording):
 
     def _epoch(self, index: int, metrics: dict[str, float]) -> None:
         assert self._trial is not None
+        if index == 0 and not self._running.resumed and self._trial.contradicts(index, metrics):
+            # `run` from the start, on an experiment that was interrupted: the old curve ends here.
+            self._trial.finish(None, "USER_CANCELED")
+            self._trial = self._record.begin({STAGE: STAGES[0]})
         self._trial.intermediate(index, metrics)
         self._profile()
 

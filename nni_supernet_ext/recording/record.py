@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import string
 from collections.abc import Mapping
@@ -23,12 +24,14 @@ from nni_supernet_ext.recording.finite import finite_only
 from nni_supernet_ext.recording.lock import WriterLock
 from nni_supernet_ext.recording.writer import BatchWriter
 
+_logger = logging.getLogger(__name__)
+
 
 class ExperimentRecord:
     """Append trials to an experiment's database; the only writer of this kind for as long as it is open.
 
     What the database holds already is read once: a search that is resumed adds no subnet twice, and a training
-    no intermediate result.
+    no intermediate result. Another search adds what it finds otherwise, and that is said.
 
     Args:
         folder: The experiment's folder, which holds ``db/nni.sqlite``.
@@ -58,7 +61,8 @@ class ExperimentRecord:
         self._trials = {trial.id: trial for trial in trials}
         self._next = max((trial.sequence for trial in trials), default=-1) + 1
         self._next_parameter = max((trial.parameter_id for trial in trials), default=-1) + 1
-        self._known = {_key(t.parameters) for t in trials if t.state == "SUCCEEDED"}
+        self._known = {_key(t.parameters): t.final for t in trials if t.state == "SUCCEEDED"}
+        self._warned = False
         self._since = now()
         self.writer = BatchWriter(self.database)
 
@@ -106,13 +110,15 @@ class ExperimentRecord:
                 breaks off. What is not finite is left out.
 
         Returns:
-            False if that architecture was there already.
+            False if that architecture was there already, with these results.
         """
-        parameters = subnet_parameters(sample)
+        parameters, final = subnet_parameters(sample), finite_only(metrics)
         key = _key(parameters)
-        if key in self._known:
+        if key in self._known and self._known[key] == final:
             return False
-        self._known.add(key)
+        if key in self._known:
+            self._warn_of_another_search()
+        self._known[key] = final
         trial = StoredTrial(_new_id(), self._next, self._next_parameter, parameters, "SUCCEEDED", {})
         self._next += 1
         self._next_parameter += 1
@@ -120,10 +126,19 @@ class ExperimentRecord:
         self._since = ended
         self.writer.add(
             self._event(trial, "RUNNING", began, parameters),
-            metric_row(trial.id, trial.parameter_id, "FINAL", 0, finite_only(metrics), ended),
+            metric_row(trial.id, trial.parameter_id, "FINAL", 0, final, ended),
             self._event(trial, "SUCCEEDED", ended),
         )
         return True
+
+    def _warn_of_another_search(self) -> None:
+        if not self._warned:
+            _logger.warning(
+                "The experiment %s holds other results of the same architectures, of other weights or another "
+                "metric. They stay beside the new ones; use another id to keep searches apart.",
+                self.folder.name,
+            )
+        self._warned = True
 
     def close(self) -> int:
         """Write what is pending and let others write; return the number of rows that were lost."""
@@ -181,6 +196,10 @@ class RecordedTrial:
         self._record.writer.add(
             metric_row(trial.id, trial.parameter_id, "PERIODICAL", index, trial.reported[index], now())
         )
+
+    def contradicts(self, index: int, metrics: Mapping[str, Any]) -> bool:
+        """Tell whether the trial has another result of an epoch: it is the trial of another training then."""
+        return index in self.stored.reported and self.stored.reported[index] != finite_only(metrics)
 
     def finish(self, metrics: Mapping[str, Any] | None, state: str = "SUCCEEDED") -> None:
         """End the trial, with its final result where there is one."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import math
 import multiprocessing
 import os
 import resource
@@ -197,6 +199,41 @@ def test_a_search_s_page_shows_its_own_metric_of_the_training(tmp_path: Path) ->
     trained, shown = supernets
     assert trained.final["default"] == shown.final["val_acc"]
     assert shown.final["default"] == shown.final["val_loss"] == shown.reported[0]["default"]
+
+
+def test_another_search_of_the_same_experiment_is_added(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = [[0.5, 0.4], [0.5, 0.9], [0.8, 0.9]]
+    for values in found:
+        record = ExperimentRecord(folder)
+        for op, value in zip(("conv", "skip"), values, strict=True):
+            record.subnet({"op": op}, {"default": value, "val_loss": math.nan})
+        record.close()
+    stored = stored_trials(folder / "db" / "nni.sqlite")
+    assert [trial.final["default"] for trial in stored if trial.final] == [0.5, 0.4, 0.9, 0.8]
+    told = [message for message in caplog.messages if "holds other results" in message]
+    assert len(told) == 2 and folder.name in told[0], "once for each of the two that differ"
+
+
+def test_a_training_that_starts_anew_is_another_trial(tmp_path: Path) -> None:
+    """Otherwise the first epochs of the curve would be of the one that was interrupted."""
+    from pytorch_lightning import Callback
+
+    class Leave(Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.current_epoch == 1:
+                raise SystemExit
+
+    for seed, callbacks in ((1, [Leave()]), (2, [])):
+        made = experiment(
+            SupernetStrategy(seed=seed, callbacks=callbacks), tmp_path, ToySpace(), id="same", epochs=2
+        )
+        with contextlib.suppress(SystemExit):
+            made.run()
+        made.stop()
+    interrupted, whole = trials_of(made, tmp_path)
+    assert (interrupted.state, sorted(interrupted.reported)) == ("USER_CANCELED", [0])
+    assert (whole.state, sorted(whole.reported)) == ("SUCCEEDED", [0, 1])
+    assert whole.reported[0] != interrupted.reported[0]
 
 
 def test_switched_off_by_one_argument(tmp_path: Path) -> None:
