@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from nni_supernet_ext.functional._vectors import as_pair
 from nni_supernet_ext.functional.evolution import pareto_front
 from nni_supernet_ext.plots.style import ACCENTS, BLUE, GREY, label_axes, new_figure, thousands, tidy
 
@@ -48,8 +49,8 @@ def plot_accuracy(
         >>> figure.axes[0].get_xlabel()
         'parameters'
     """
-    front = pareto_front(costs, accuracies)
-    x, y = np.asarray(costs, dtype=float), 100 * np.asarray(accuracies, dtype=float)
+    x, values = as_pair(("costs", "accuracies"), costs, accuracies, at_least=0)
+    front, y = pareto_front(x, values), 100 * values
     floor = _floor(y, [100 * value for _, value in (marked or {}).values()])
     figure = new_figure(7.2, 4.4)
     axes = figure.subplots()

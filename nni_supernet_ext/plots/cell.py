@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ _STEP = 2.0
 """Distance between two nodes."""
 
 
-def plot_cell(sample: Mapping[str, str], title: str | None = None) -> Figure:
+def plot_cell(sample: Mapping[str, Any], title: str | None = None) -> Figure:
     """Draw a cell whose choices are the operations on the edges of a graph, such as NAS-Bench-201's.
 
     Edges that carry ``none`` are pale and dotted; those that cannot reach the output, or that the input cannot
@@ -54,7 +55,7 @@ def plot_cell(sample: Mapping[str, str], title: str | None = None) -> Figure:
     return figure
 
 
-def _edges(sample: Mapping[str, str]) -> dict[tuple[int, int], str]:
+def _edges(sample: Mapping[str, Any]) -> dict[tuple[int, int], str]:
     labels: dict[tuple[int, int], str] = {}
     for label in sample:
         other = labels.setdefault(_nodes(label), label)
@@ -67,7 +68,7 @@ def _edges(sample: Mapping[str, str]) -> dict[tuple[int, int], str]:
         raise SpaceError(
             "Argument `sample` is expected to name at least one edge, but got none. Give the choices of a cell."
         )
-    return {nodes: sample[label] for nodes, label in labels.items()}
+    return {nodes: str(sample[label]) for nodes, label in labels.items()}
 
 
 def _heights(edges: Iterable[tuple[int, int]]) -> dict[tuple[int, int], float]:

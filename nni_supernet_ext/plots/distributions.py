@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from nni_supernet_ext.errors import ConfigurationError
-from nni_supernet_ext.functional._vectors import as_vector
+from nni_supernet_ext._integers import require_integers
+from nni_supernet_ext.errors import ConfigurationError, DataError
+from nni_supernet_ext.functional._vectors import FloatVector, as_vector
 from nni_supernet_ext.plots.style import ACCENTS, INK, label_axes, new_figure, thousands, tidy
 
 
@@ -33,19 +34,21 @@ def plot_costs(
         The figure; save it with ``figure.savefig(path)``.
 
     Raises:
-        ConfigurationError: No costs at all.
+        ConfigurationError: No costs at all, or ``n_bins`` is no whole number from 1.
+        DataError: A cost is NaN or infinite.
 
     Example:
         >>> figure = plot_costs({'uniform': [1e6, 2e6, 2e6], 'best-up': [1e6, 1e6, 3e6]})
         >>> [line.get_label() for line in figure.axes[0].patches]
         ['uniform', 'best-up']
     """
+    require_integers("Use for example 30.", n_bins=n_bins)
     _refuse_empty("costs", costs)
-    everything = np.concatenate([np.asarray(values, dtype=float) for values in costs.values()])
-    edges = np.histogram_bin_edges(everything, n_bins)
+    spent = {name: _finite_vector("costs", values) for name, values in costs.items()}
+    edges = np.histogram_bin_edges(np.concatenate(list(spent.values())), n_bins)
     figure = new_figure(7.2, 3.6)
     axes = figure.subplots()
-    for number, (name, values) in enumerate(costs.items()):
+    for number, (name, values) in enumerate(spent.items()):
         shares = np.histogram(values, edges)[0] / len(values)
         color = ACCENTS[number % len(ACCENTS)]
         axes.stairs(100 * shares, edges, label=name, color=color, linewidth=1.6)
@@ -79,8 +82,9 @@ def plot_accuracy_boxes(
         The figure; save it with ``figure.savefig(path)``.
 
     Raises:
-        ConfigurationError: No costs, other methods among the accuracies, or different lengths.
-        DataError: A number is NaN.
+        ConfigurationError: No costs, other methods among the accuracies, different lengths, or ``n_ranges`` is no
+            whole number from 1.
+        DataError: A number is NaN or infinite.
 
     Example:
         >>> figure = plot_accuracy_boxes({'KL': [1e6, 2e6]}, {'KL': [0.7, 0.8]}, n_ranges=2)
@@ -91,6 +95,7 @@ def plot_accuracy_boxes(
         Wang et al., "AlphaNet: Improved Training of Supernets with Alpha-Divergence", ICML 2021, supplement,
         figures 9 and 10.
     """
+    require_integers("Use for example 5.", n_ranges=n_ranges)
     _refuse_empty("costs", costs)
     wanted, given = ({name: len(part) for name, part in values.items()} for values in (costs, accuracies))
     if wanted != given:
@@ -98,8 +103,8 @@ def plot_accuracy_boxes(
             "Argument `accuracies` is expected to hold as many numbers as `costs` for each method, but got "
             f"{given} for {wanted}. Evaluate every subnet."
         )
-    worth = {name: as_vector("accuracies", values) for name, values in accuracies.items()}
-    everything = np.concatenate([as_vector("costs", values) for values in costs.values()])
+    worth = {name: _finite_vector("accuracies", values) for name, values in accuracies.items()}
+    everything = np.concatenate([_finite_vector("costs", values) for values in costs.values()])
     edges = np.linspace(everything.min(), everything.max(), n_ranges + 1)
     figure = new_figure(7.2, 4.0)
     axes = figure.subplots()
@@ -136,3 +141,14 @@ def _refuse_empty(name: str, values: Mapping[str, Sequence[float]]) -> None:
             f"Argument `{name}` is expected to hold numbers for every name, but got none for "
             f"{[key for key, part in values.items() if not len(part)] or 'any'}. Leave empty ones out."
         )
+
+
+def _finite_vector(name: str, values: Sequence[float]) -> FloatVector:
+    vector = as_vector(name, values)
+    infinite = int(np.isinf(vector).sum())
+    if infinite:
+        raise DataError(
+            f"Argument `{name}` is expected to be finite, but got {infinite} infinite among {vector.size} values. "
+            "Remove those subnets."
+        )
+    return vector

@@ -50,3 +50,20 @@ def test_wrong_numbers_are_refused():
         plot_accuracy_boxes({"m": [1.0, 2.0]}, {"m": [0.5, float("nan")]})
     with pytest.raises(DataError, match="`costs` is expected to be free of NaN"):
         plot_accuracy_boxes({"m": [1.0, float("nan")]}, {"m": [0.5, 0.6]})
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), None])
+def test_costs_that_no_axis_has_are_refused(wrong):
+    """None is the FLOPs of a search that counted none."""
+    with pytest.raises(DataError, match=r"`costs` is expected to be (free of NaN|finite), but got 1 "):
+        plot_costs({"m": [1.0, wrong]})
+    with pytest.raises(DataError, match=r"`costs` is expected to be (free of NaN|finite), but got 1 "):
+        plot_accuracy_boxes({"m": [1.0, wrong]}, {"m": [0.5, 0.6]})
+
+
+@pytest.mark.parametrize("wrong", [0, 2.5, True])
+def test_numbers_of_ranges_are_whole(wrong):
+    with pytest.raises(ConfigurationError, match="`n_bins`"):
+        plot_costs({"m": [1.0, 2.0]}, n_bins=wrong)
+    with pytest.raises(ConfigurationError, match="`n_ranges`"):
+        plot_accuracy_boxes({"m": [1.0, 2.0]}, {"m": [0.5, 0.6]}, n_ranges=wrong)

@@ -44,7 +44,7 @@ def test_broken_subnets_do_not_squeeze_the_others() -> None:
 
 
 def test_nan_and_unequal_lengths_are_refused() -> None:
-    with pytest.raises(DataError, match="NaN"):
+    with pytest.raises(DataError, match="`accuracies` is expected to be free of NaN"):
         plot_accuracy([1, 2], [0.5, float("nan")])
     with pytest.raises(ConfigurationError, match="same length"):
         plot_accuracy([1, 2], [0.5])
@@ -88,6 +88,12 @@ def test_cell_shows_every_edge_and_tells_dead_ones() -> None:
 def test_edge_behind_an_unreachable_node_is_dead() -> None:
     axes = plot_cell({"0_1": "none", "1_2": "conv_3x3", "0_2": "skip_connect"}).axes[0]
     assert [patch.get_linestyle() for patch in axes.patches] == [":", "--", "-"]
+
+
+def test_operations_need_no_names() -> None:
+    """Those of a list are numbers, and a choice of inputs is a list."""
+    figure = plot_cell({"cell/0_1": 2, "cell/1_2": [0, 1]})
+    assert {"2", "[0, 1]"} <= {text.get_text() for text in figure.axes[0].texts}
 
 
 def test_labels_that_name_no_edge_are_refused() -> None:
