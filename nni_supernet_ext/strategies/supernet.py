@@ -26,9 +26,10 @@ from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.host import check_evaluator
 from nni_supernet_ext.core.last_checkpoint import LastCheckpoint
 from nni_supernet_ext.core.module import SupernetModule
-from nni_supernet_ext.core.optimizer_settings import SameOptimizer
+from nni_supernet_ext.core.optimizer_settings import SameSettings
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.slots import DataSampler, Objective, PathSampler, WeightStore
+from nni_supernet_ext.core.step_settings import step_settings
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.core.validation import SubnetValidation, fixed_subnets
 from nni_supernet_ext.errors import ConfigurationError
@@ -70,8 +71,8 @@ class SupernetStrategy(RandomOneShot):
             0 uses the running statistics of the training.
         checkpoint_dir: Folder of the checkpoint ``last.ckpt``, written after each epoch. If it holds one of the
             same configuration, training goes on from it, also for more epochs; one of another space, network,
-            optimizer or setting of the step is refused. Default: a new folder for each run, found again by
-            ``NasExperiment.resume``.
+            optimizer, scheduler or setting of the step is refused. Default: a new folder for each run, found again
+            by ``NasExperiment.resume``.
         set_to_none: True (default): weights that a step did not sample stay as they are. False: their
             gradients are zero instead, so that momentum and weight decay go on moving them, as under torch 1.
         record: Whether the training appears in NNI's own tools (default): in the trial it runs in, or as an
@@ -283,10 +284,7 @@ class SupernetStrategy(RandomOneShot):
         trainer, fit_kwargs = evaluator.trainer, evaluator.fit_kwargs
         before, given = list(trainer.callbacks), dict(fit_kwargs)
         own = [*self.callbacks, *recording.callbacks(self._training_name)]
-        clipping: dict[str, Any] = {"gradient_clip_val": self.gradient_clip_val}
-        if self.gradient_clip_val is not None:
-            clipping["gradient_clip_algorithm"] = self.gradient_clip_algorithm
-        own.append(SameOptimizer(clipping))
+        own.append(SameSettings(step_settings(self.plan)))
         kept = before
         folder = self._checkpoint_folder
         if folder is not None:

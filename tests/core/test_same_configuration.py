@@ -1,4 +1,4 @@
-"""A checkpoint of another optimizer, clipping or network is refused; a longer training and a schedule are not."""
+"""A checkpoint of other settings or another network is refused; a longer training and a schedule are not."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pytest
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 
 from nni_supernet_ext.callbacks import ComplexityAwareLR, CosineLR, MomentumSeparation
 from nni_supernet_ext.core.optimizer_settings import KEY
 from nni_supernet_ext.errors import CheckpointError
+from nni_supernet_ext.paths import ImportancePathSampler, SandwichSampler
 from nni_supernet_ext.testing import MethodCase, toy_evaluator
 from nni_supernet_ext.testing.stop import StopAfter
 from nni_supernet_ext.testing.training import differing, train
@@ -54,6 +56,17 @@ def _saved(root: Path, settings: dict[str, Any], arguments: dict[str, Any], epoc
             ({**CLIPPED, "gradient_clip_algorithm": "value"}, {}),
             "`gradient_clip_algorithm`: saved with 'norm', resumed with 'value'",
         ),
+        (({}, {}), ({"set_to_none": False}, {}), "`set_to_none`: saved with True, resumed with False"),
+        (
+            ({"callbacks": [ComplexityAwareLR(gamma_max=2)]}, {}),
+            ({"callbacks": [ComplexityAwareLR(gamma_max=4)]}, {}),
+            r"`gamma_max of ComplexityAwareLR`: saved with 2\.0, resumed with 4\.0",
+        ),
+        (
+            ({"paths": SandwichSampler(ImportancePathSampler(delta=0.5), complexity="parameters")}, {}),
+            ({"paths": SandwichSampler(ImportancePathSampler(delta=0.9), complexity="parameters")}, {}),
+            r"`delta of ImportancePathSampler`: saved with 0\.5, resumed with 0\.9",
+        ),
     ],
 )
 def test_other_settings_are_refused(tmp_path: Path, first: Any, second: Any, message: str) -> None:
@@ -66,6 +79,48 @@ def test_finished_training_is_not_taken_for_one_at_another_rate(tmp_path: Path) 
     train(CASE, {"checkpoint_dir": tmp_path / "c"}, tmp_path)
     with pytest.raises(CheckpointError, match="another `lr` of the optimizer"):
         train(CASE, {"checkpoint_dir": tmp_path / "c"}, tmp_path, evaluator_arguments={"learning_rate": 0.01})
+
+
+def test_finished_training_is_not_taken_for_one_with_another_part(tmp_path: Path) -> None:
+    train(CASE, {"checkpoint_dir": tmp_path / "c", "callbacks": [ComplexityAwareLR(gamma_max=2)]}, tmp_path)
+    with pytest.raises(CheckpointError, match="another `gamma_max of ComplexityAwareLR`"):
+        train(CASE, {"checkpoint_dir": tmp_path / "c", "callbacks": [ComplexityAwareLR()]}, tmp_path)
+
+
+def _scheduled(make: Any) -> Any:
+    """Let the evaluator configure the scheduler that a function makes of the optimizer."""
+
+    def evaluator(**arguments: Any) -> Any:
+        made = toy_evaluator(**arguments)
+
+        def configure() -> Any:
+            optimizer = torch.optim.SGD(made.module.parameters(), lr=0.05, momentum=0.9)
+            return [optimizer], [] if make is None else [make(optimizer)]
+
+        made.module.configure_optimizers = configure
+        return made
+
+    return MethodCase("scheduled", dict, evaluator=evaluator)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            partial(StepLR, step_size=1, gamma=0.5),
+            r"`gamma` of the scheduler StepLR: saved with 0\.1, resu",
+        ),
+        (partial(CosineAnnealingLR, T_max=2), r"`schedulers`: saved with \['StepLR'\], resumed with \['Cosine"),
+        (None, r"`schedulers`: saved with \['StepLR'\], resumed with \[\]"),
+    ],
+)
+def test_another_scheduler_is_refused(tmp_path: Path, other: Any, message: str) -> None:
+    settings = {"checkpoint_dir": tmp_path / "c"}
+    case = _scheduled(partial(StepLR, step_size=1, gamma=0.1))
+    train(case, {**settings, "callbacks": [StopAfter(1)]}, tmp_path, epochs=2)
+    with pytest.raises(CheckpointError, match=f"another {message}"):
+        train(_scheduled(other), settings, tmp_path, epochs=2)
+    assert len(train(case, settings, tmp_path, epochs=2).draws) == 4
 
 
 def _one_cycle(module: Any) -> Any:

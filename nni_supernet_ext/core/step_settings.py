@@ -1,0 +1,33 @@
+"""What decides a training step beside the optimizer, in a form that two runs can compare."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from nni_supernet_ext.core.declared import with_bases
+from nni_supernet_ext.core.optimizer_settings import plain_setting
+from nni_supernet_ext.core.plan import Plan
+
+
+def step_settings(plan: Plan) -> dict[str, Any]:
+    """Return the plan's own settings and the arguments of every part that decides something.
+
+    An argument counts where the part keeps it as an attribute of the same name; functions and other objects cannot
+    be compared and are None.
+
+    Args:
+        plan: The checked plan, before the training.
+
+    Returns:
+        Name in words -> value in plain containers.
+    """
+    settings: dict[str, Any] = {"gradient_clip_val": plan.gradient_clip_val, "set_to_none": plan.set_to_none}
+    if plan.gradient_clip_val is not None:
+        settings["gradient_clip_algorithm"] = plan.gradient_clip_algorithm
+    for owner in plan.owners():
+        for part in with_bases(owner):
+            for argument in inspect.signature(type(part).__init__).parameters:
+                if hasattr(part, argument):
+                    settings[f"{argument} of {type(part).__name__}"] = getattr(part, argument)
+    return {name: plain_setting(value) for name, value in settings.items()}
