@@ -214,6 +214,7 @@ class WeightSplitting(SharedWeights):
         plan = self._plan
         assert plan is not None
         assert isinstance(plan.optimizer, Optimizer)
+        pairs = self._optimized(pairs)
         kept = [part.optimizer_states() for part in plan.observers() if isinstance(part, Component)]
         for optimizer_state in (plan.optimizer.state, *(one for states in kept for one in states)):
             split_optimizer_state(optimizer_state, pairs, self.optimizer_state)
@@ -225,8 +226,14 @@ class WeightSplitting(SharedWeights):
         """Return an empty optimizer state, in which copies share theirs where they are to."""
         state = super().fresh_optimizer_state()
         if self.optimizer_state == "shared":
-            split_optimizer_state(state, self._linked(), self.optimizer_state)
+            split_optimizer_state(state, self._optimized(self._linked()), self.optimizer_state)
         return state
+
+    def _optimized(self, pairs: list[ParameterPair]) -> list[ParameterPair]:
+        """Leave out parameters that the optimizer does not hold: it would refuse to save a state of theirs."""
+        assert self._plan is not None and isinstance(self._plan.optimizer, Optimizer)
+        held = {id(p) for group in self._plan.optimizer.param_groups for p in group["params"]}
+        return [(source, target) for source, target in pairs if id(source) in held and id(target) in held]
 
     # What it is for
 

@@ -258,6 +258,26 @@ def test_shared_state_is_one_object_again_after_resuming_and_in_new_clusters(tmp
     assert len(linked.linked) == 2 * 2 * 2 * 5 and all(linked.linked)
 
 
+@pytest.mark.parametrize("callbacks", [[], [MomentumSeparation(by="c")]], ids=["plain", "separated"])
+def test_weights_that_the_optimizer_does_not_hold_have_no_state_to_share(tmp_path, callbacks):
+    def some(**arguments):
+        made = toy_evaluator(**arguments)
+
+        def configure():
+            return torch.optim.SGD([p for p in made.module.parameters() if p.dim() > 1], lr=0.05, momentum=0.9)
+
+        made.module.configure_optimizers = configure
+        return made
+
+    case = MethodCase("some", dict, space=Chain, evaluator=some)
+    settings = {"weights": WeightSplitting("sequential", [1], "shared"), "callbacks": callbacks}
+    stopped = {**settings, "callbacks": [*callbacks, StopAfter(2)], "checkpoint_dir": tmp_path / "c"}
+    whole = train(case, settings, tmp_path, epochs=3)
+    train(case, stopped, tmp_path, epochs=3)
+    resumed = train(case, {**settings, "checkpoint_dir": tmp_path / "c"}, tmp_path, epochs=3)
+    assert not differing(whole.weights, resumed.weights)
+
+
 def test_initial_weights_and_global_random_state_stay(tmp_path):
     def initial(store):
         with torch.random.fork_rng(devices=[]):
