@@ -9,6 +9,8 @@ from typing import Any
 
 import nni
 from nni.nas.evaluator.pytorch import Lightning
+from pytorch_lightning.plugins import LayerSync
+from pytorch_lightning.strategies import Strategy
 
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.strategies.supernet import SupernetStrategy
@@ -66,7 +68,7 @@ def fresh_evaluator(evaluator: Lightning, epochs: int | None = None) -> Lightnin
     if epochs is not None:
         arguments |= {"max_epochs": epochs, "max_steps": -1}
     positional = copy.deepcopy(list(trainer.trace_args))
-    fresh: Any = nni.trace(trainer.trace_symbol)(*positional, **arguments)
+    fresh: Any = nni.trace(trainer.trace_symbol)(*positional, **_not_set_twice(arguments))
     fresh.callbacks += copy.deepcopy(appended_callbacks(trainer))
     return Lightning(
         copy.deepcopy(evaluator.module),
@@ -78,3 +80,23 @@ def fresh_evaluator(evaluator: Lightning, epochs: int | None = None) -> Lightnin
         fit_kwargs=dict(evaluator.fit_kwargs),
         detect_interrupt=evaluator.detect_interrupt,
     )
+
+
+def _not_set_twice(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a strategy given as an object knows since the first trainer was made with it.
+
+    Args:
+        arguments: Arguments of a trainer, the strategy among them a copy of the one already in use.
+
+    Returns:
+        The arguments. Lightning accepts the accelerator, and plugins, from one side only.
+    """
+    strategy: Any = arguments.get("strategy")
+    if not isinstance(strategy, Strategy):
+        return arguments
+    if arguments.get("accelerator", "auto") != "auto" or getattr(strategy, "parallel_devices", None):
+        strategy.accelerator = None  # The argument, or the kind of the devices, says it again.
+    plugins = arguments.get("plugins") or []
+    plugins = plugins if isinstance(plugins, list) else [plugins]
+    left = [plugin for plugin in plugins if isinstance(plugin, LayerSync)]
+    return {**arguments, "plugins": left or None}

@@ -14,6 +14,7 @@ from nni.nas.space import RawFormatModelSpace
 from nni_supernet_ext.callbacks.history import TrainingHistory
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.strategies import ChoiceSplit, FewShotStrategy, GradientSplit, SupernetStrategy
+from nni_supernet_ext.strategies.stages import fresh_evaluator
 from nni_supernet_ext.testing import ToySpace, toy_evaluator
 
 
@@ -81,3 +82,27 @@ def test_a_part_that_a_late_split_does_not_make_is_refused(tmp_path: Path) -> No
     few_shot = FewShotStrategy(base(), [GradientSplit(batches=1, subnets=1)], warmup_epochs=1, only=[7])
     with pytest.raises(ConfigurationError, match="`only` is expected to hold numbers of sub-supernets below 2"):
         run(few_shot, toy_evaluator(1, root=tmp_path))
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "auto"])
+def test_a_strategy_given_as_an_object_serves_every_part(tmp_path: Path, accelerator: str) -> None:
+    evaluator = toy_evaluator(
+        1,
+        root=tmp_path,
+        accelerator=accelerator,
+        strategy=pl.strategies.SingleDeviceStrategy("cpu"),
+        plugins=[pl.plugins.TorchCheckpointIO(), pl.plugins.DoublePrecision()],
+    )
+    few_shot = run(FewShotStrategy(base(), [ChoiceSplit("op")]), evaluator)
+    assert [part.weights["stem.weight"].dtype for part in few_shot.weights.parts] == [torch.float64] * 3
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "auto"])
+def test_a_strategy_for_several_devices_can_be_given_as_an_object(tmp_path: Path, accelerator: str) -> None:
+    strategy = pl.strategies.DDPStrategy(process_group_backend="gloo")
+    evaluator = toy_evaluator(1, root=tmp_path, accelerator=accelerator, devices=2, strategy=strategy)
+    for _ in range(2):
+        copied = fresh_evaluator(evaluator).trainer
+        assert copied.num_devices == 2 and type(copied.accelerator) is type(evaluator.trainer.accelerator)
+        assert type(copied.strategy) is pl.strategies.DDPStrategy and copied.strategy is not strategy
+        assert copied.strategy._process_group_backend == "gloo"
