@@ -84,7 +84,7 @@ class Fingerprint:
                     f"saved with {then}, resumed with {now}. Use the saved settings, or another "
                     "`checkpoint_dir` to start afresh."
                 )
-        _check_shapes(saved["fingerprint"].get("shapes", shapes), shapes)
+        check_shapes(saved["fingerprint"].get("shapes", shapes), shapes)
         return saved
 
 
@@ -98,8 +98,16 @@ def _shapes(plan: Plan) -> dict[str, list[int]]:
     }
 
 
-def _check_shapes(saved: Mapping[str, list[int]], now: Mapping[str, list[int]]) -> None:
-    """Refuse other weights by the first that differs; torch would list all of them."""
+def check_shapes(saved: Mapping[str, list[int]], now: Mapping[str, list[int]]) -> None:
+    """Refuse other weights by the first that differs; torch would list all of them.
+
+    Args:
+        saved: Name -> shape of the weights in a file.
+        now: Name -> shape of the weights of the network.
+
+    Raises:
+        CheckpointError: They are not those of the same network.
+    """
     for name in [*now, *saved]:
         then, here = saved.get(name), now.get(name)
         if then != here:

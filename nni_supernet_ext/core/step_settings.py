@@ -13,8 +13,7 @@ from nni_supernet_ext.core.plan import Plan
 def step_settings(plan: Plan) -> dict[str, Any]:
     """Return the plan's own settings and the arguments of every part that decides something.
 
-    An argument counts where the part keeps it as an attribute of the same name; functions and other objects cannot
-    be compared and are None.
+    Functions and other objects cannot be compared and are None.
 
     Args:
         plan: The checked plan, before the training.
@@ -27,7 +26,18 @@ def step_settings(plan: Plan) -> dict[str, Any]:
         settings["gradient_clip_algorithm"] = plan.gradient_clip_algorithm
     for owner in plan.owners():
         for part in with_bases(owner):
-            for argument in inspect.signature(type(part).__init__).parameters:
-                if hasattr(part, argument):
-                    settings[f"{argument} of {type(part).__name__}"] = getattr(part, argument)
-    return {name: plain_setting(value) for name, value in settings.items()}
+            for argument, value in part_arguments(part).items():
+                settings[f"{argument} of {type(part).__name__}"] = value
+    return settings
+
+
+def part_arguments(part: Any) -> dict[str, Any]:
+    """Return what an object was made with: the arguments that it keeps as attributes of the same names.
+
+    Example:
+        >>> from nni_supernet_ext.callbacks import MomentumSeparation
+        >>> part_arguments(MomentumSeparation(by='op'))
+        {'by': 'op'}
+    """
+    names = inspect.signature(type(part).__init__).parameters
+    return {name: plain_setting(getattr(part, name)) for name in names if hasattr(part, name)}

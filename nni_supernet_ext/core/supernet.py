@@ -85,6 +85,9 @@ class Supernet:
         """
         digest = hashlib.sha256()
         for value in self.model.state_dict().values():
+            if not isinstance(value, torch.Tensor):  # state that a module keeps beside its tensors
+                digest.update(repr(value).encode())
+                continue
             digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 

@@ -256,11 +256,11 @@ class FewShotStrategy(RandomOneShot):
         name, rule, training = _name("split", path), self.splits[len(path)], self._training
         if not rule.needs_warmup:
             return rule.divide(self._context(path, region))
-        decided = training.files.read_division(name)
+        decided = training.files.read_division(name, rule, training.domain(region))
         if decided is None:
             load_weights(training.supernet.model, warm.weights)
             decided = rule.divide(self._context(path, region))
-            training.files.write_division(name, decided)
+            training.files.write_division(name, rule, decided)
         return decided
 
     def _context(self, path: tuple[int, ...], region: Region) -> SplitContext:

@@ -13,14 +13,17 @@ from nni_supernet_ext.callbacks.complexity_lr import ComplexityAwareLR
 from nni_supernet_ext.callbacks.momentum_separation import MomentumSeparation, default_label
 from nni_supernet_ext.core.checkpoint import part_names
 from nni_supernet_ext.core.complexity import find_extremes, resolve_complexity
+from nni_supernet_ext.core.configured import optimizer_and_schedulers
 from nni_supernet_ext.core.domain import Domain
+from nni_supernet_ext.core.optimizer_settings import optimizer_settings
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.random_state import capture_random_state, restore_random_state
+from nni_supernet_ext.core.step_settings import step_settings
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.strategies.stage_files import StageFiles
 from nni_supernet_ext.strategies.stage_state import KeepState, Start, TakeState
 from nni_supernet_ext.strategies.stages import RegionStrategy, fresh_evaluator
-from nni_supernet_ext.strategies.sub_supernets import Region, copied_weights, load_weights
+from nni_supernet_ext.strategies.sub_supernets import Region, check_network, copied_weights, load_weights
 from nni_supernet_ext.strategies.supernet import SupernetStrategy
 from nni_supernet_ext.strategies.trainer_callbacks import user_callbacks
 
@@ -88,6 +91,7 @@ class PartTraining:
                 state = capture_random_state(self.evaluator.train_dataloaders)
                 saved = {"weights": copied_weights(self.supernet.model), "random_state": state}
                 self.files.write("initial", identity, saved)
+        check_network(self.supernet.model, saved["weights"])
         self._random_state = saved["random_state"]
         return Start(saved["weights"])
 
@@ -192,7 +196,19 @@ class PartTraining:
             "epochs": trainer.max_epochs,
             "steps": trainer.max_steps,
             "start": start.origin,
+            "settings": _settings(plan) if self.files.folder is not None else {},
         }
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    """Return all that decides a step; without the optimizer where only a running training could make it."""
+    step, module = step_settings(plan), plan.training_module
+    module.trainer = plan.trainer  # whose lengths a schedule may follow
+    try:
+        optimizer, schedulers = optimizer_and_schedulers(module.configure_optimizers())
+    except Exception:  # the user's code, which may ask the trainer for what it does not know yet
+        return step
+    return optimizer_settings(optimizer, schedulers, step)
 
 
 def _inside(sample: Any, region: Region) -> bool:

@@ -14,8 +14,12 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
+from nni_supernet_ext.core.domain import Domain
+from nni_supernet_ext.core.optimizer_settings import first_difference
+from nni_supernet_ext.core.step_settings import part_arguments
 from nni_supernet_ext.errors import CheckpointError
-from nni_supernet_ext.strategies.splits import Division
+from nni_supernet_ext.strategies.journal import sample_key
+from nni_supernet_ext.strategies.splits import Division, SplitRule
 
 fcntl: Any
 try:
@@ -66,7 +70,7 @@ class StageFiles:
 
         Args:
             name: Name of the training.
-            identity: What must not have changed since.
+            identity: What must not have changed since; of a mapping, what both sides know.
 
         Raises:
             CheckpointError: The file belongs to another configuration.
@@ -76,12 +80,11 @@ class StageFiles:
             return None
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         for key, value in _plain(identity).items():
-            if saved["identity"].get(key) != value:
-                raise CheckpointError(
-                    f"The file {path} is expected to be of the same configuration, but got another `{key}`: saved "
-                    f"with {saved['identity'].get(key)}, now {value}. Use the saved settings, or another "
-                    "`checkpoint_dir` to start afresh."
-                )
+            then = saved["identity"].get(key)
+            if isinstance(value, Mapping):
+                _refuse(path, first_difference(then or {}, value))
+            elif then != value:
+                _refuse(path, f"`{key}`: saved with {then}, now {value}")
         return saved
 
     def write(self, name: str, identity: Mapping[str, Any], content: Mapping[str, Any]) -> None:
@@ -93,22 +96,53 @@ class StageFiles:
         torch.save({"identity": _plain(identity), **_plain(content)}, partial)
         partial.replace(self.folder / f"{name}.pt")
 
-    def read_division(self, name: str) -> Division | None:
-        """Return how a supernet was split, or None where that is not decided."""
+    def read_division(self, name: str, rule: SplitRule, domain: Domain) -> Division | None:
+        """Return how a supernet was split, or None where that is not decided.
+
+        Args:
+            name: Name of the split.
+            rule: The rule that would decide it.
+            domain: What is split.
+
+        Raises:
+            CheckpointError: It was decided by another rule.
+        """
         path = None if self.folder is None else self.folder / f"{name}.json"
         if path is None or not path.exists():
             return None
         saved = json.loads(path.read_text(encoding="utf-8"))
-        return Division(saved["label"], tuple(tuple(group) for group in saved["groups"]))
+        _refuse(path, first_difference(saved.get("rule", {}), _described(rule)))
+        label = saved["label"]
+        # The file has no tuples: the candidates themselves are those that look the same there.
+        candidates = {sample_key({label: value}): value for value in domain.candidates.get(label, [])}
+        groups = [
+            [candidates.get(sample_key({label: value}), value) for value in group] for group in saved["groups"]
+        ]
+        return Division(label, tuple(map(tuple, groups)))
 
-    def write_division(self, name: str, division: Division) -> None:
-        """Write how a supernet was split."""
+    def write_division(self, name: str, rule: SplitRule, division: Division) -> None:
+        """Write how a supernet was split, and by which rule."""
         if self.folder is None or _is_copy():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f"{name}.{os.getpid()}.json.writing"
-        partial.write_text(json.dumps({"label": division.label, "groups": division.groups}), encoding="utf-8")
+        content = {"label": division.label, "groups": division.groups, "rule": _described(rule)}
+        partial.write_text(json.dumps(content), encoding="utf-8")
         partial.replace(self.folder / f"{name}.json")
+
+
+def _described(rule: SplitRule) -> dict[str, Any]:
+    """Return a rule's class and arguments, as far as they can be compared."""
+    name = type(rule).__name__
+    return {"rule": name} | {f"{argument} of {name}": value for argument, value in part_arguments(rule).items()}
+
+
+def _refuse(path: Path, difference: str | None) -> None:
+    if difference is not None:
+        raise CheckpointError(
+            f"The file {path} is expected to be of the same configuration, but got another {difference}. Use the "
+            "saved settings, or another `checkpoint_dir` to start afresh."
+        )
 
 
 def _is_copy() -> bool:
@@ -123,5 +157,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        items = [_plain(item) for item in value]
+        return items if isinstance(value, list) else tuple(items)  # A candidate may be a tuple.
     return str.__str__(value) if isinstance(value, str) else value

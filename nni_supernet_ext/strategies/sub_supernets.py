@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nni_supernet_ext._compat.samples import plain_sample
+from nni_supernet_ext.core.checkpoint import check_shapes
 from nni_supernet_ext.core.draw import Sample, describe_sample
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.slots import WeightStore
@@ -144,6 +146,9 @@ class SubSupernetWeights(WeightStore):
             region = json.dumps(plain_sample(part.region), sort_keys=True)
             digest.update(f"{part.index} {region}".encode())
             for name, tensor in part.weights.items():
+                if not isinstance(tensor, Tensor):  # state that a module keeps beside its tensors
+                    digest.update(f"{name} {tensor!r}".encode())
+                    continue
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
                 data = tensor.detach().cpu().reshape(-1).contiguous()
                 digest.update(data.view(torch.uint8).numpy().tobytes())
@@ -163,14 +168,38 @@ def _version(parameters: list[Tensor]) -> int:
 
 
 @torch.no_grad()
-def load_weights(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy stored parameters and buffers into a model, in place, between devices where need be."""
-    model.load_state_dict(weights)
+def load_weights(model: torch.nn.Module, weights: Mapping[str, Any]) -> None:
+    """Copy stored parameters and buffers into a model, in place, between devices where need be.
+
+    Raises:
+        CheckpointError: They are of another network.
+    """
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        stored = weights.get(name)
+        if isinstance(stored, Tensor) and stored.dtype != tensor.dtype:
+            tensor.data = tensor.to(stored.dtype)  # A training in that precision has converted the model.
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError:
+        check_network(model, weights)
+        raise
 
 
-def copied_weights(model: torch.nn.Module) -> dict[str, Tensor]:
+def check_network(model: torch.nn.Module, weights: Mapping[str, Any]) -> None:
+    """Refuse stored weights of another network than a model."""
+    check_shapes(_shapes(weights), _shapes(model.state_dict()))
+
+
+def _shapes(weights: Mapping[str, Any]) -> dict[str, list[int]]:
+    return {str.__str__(name): list(value.shape) for name, value in weights.items() if isinstance(value, Tensor)}
+
+
+def copied_weights(model: torch.nn.Module) -> dict[str, Any]:
     """Return copies of all parameters and buffers of a model, on its device."""
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in model.state_dict().items()
+    }
 
 
 def read_part(path: Path) -> SubSupernet:
