@@ -27,7 +27,6 @@ from nni_supernet_ext.strategies.few_shot_checks import (
 from nni_supernet_ext.strategies.part_training import PartTraining
 from nni_supernet_ext.strategies.quality import usual_quality
 from nni_supernet_ext.strategies.splits import ChoiceSplit, Division, SplitContext, SplitRule
-from nni_supernet_ext.strategies.stage_files import StageFiles
 from nni_supernet_ext.strategies.stage_state import Start
 from nni_supernet_ext.strategies.sub_supernets import (
     Region,
@@ -143,7 +142,7 @@ class FewShotStrategy(RandomOneShot):
         return self._mutated_model_space
 
     def _run(self) -> None:
-        self._training.files = StageFiles(self.checkpoint_dir)
+        self._training.keep_files(self.checkpoint_dir)
         regions: list[Region] = []
         self._finished = []
         self._initial = self._training.initial()
@@ -242,8 +241,8 @@ class FewShotStrategy(RandomOneShot):
             warm = Start(saved["weights"], saved["optimizer"], saved["momentum"], words)
             start = self._handed_over(warm)
         division = self._division(path, region, warm)
-        for index, group in enumerate(division.groups):
-            yield from self._leaves((*path, index), {**region, division.label: list(group)}, start, warm)
+        for index, part in self._training.regions(region, division):
+            yield from self._leaves((*path, index), part, start, warm)
 
     def _handed_over(self, warm: Start) -> Start:
         """Return what the sub-supernets of a warmed-up supernet start from."""
@@ -281,8 +280,8 @@ class FewShotStrategy(RandomOneShot):
             yield region
             return
         division = self.splits[len(path)].divide(self._context(path, region))
-        for index, group in enumerate(division.groups):
-            yield from self._planned((*path, index), {**region, division.label: list(group)})
+        for index, part in self._training.regions(region, division):
+            yield from self._planned((*path, index), part)
 
     def _train(self, index: int, region: Region, start: Start) -> None:
         name = f"part-{index}"

@@ -14,7 +14,7 @@ from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.loaders import detached_batches
 from nni_supernet_ext.core.redirected_log import muted_log
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.errors import ConfigurationError, ConstraintError
 from nni_supernet_ext.functional._module_modes import preserved_modes
 from nni_supernet_ext.functional.batch_norm import preserved_batch_norm
 from nni_supernet_ext.functional.graph_split import Cut, gradient_similarity, min_cut
@@ -25,9 +25,10 @@ class GradientSplit(SplitRule):
     """Split in two the choice whose candidates agree least on how to update the weights they share.
 
     For each candidate of a choice, the gradient of the shared weights is summed over some random subnets that
-    contain it, the same remaining choices and batches for every candidate. The candidates are the nodes of a
-    graph weighted with the cosine similarity of these gradients; the min-cut into two groups of balanced size
-    costs little where two groups disagree. The choice with the smallest mean weight of cut edges is split.
+    contain it, the same remaining choices (where constraints allow) and batches for every candidate. The
+    candidates are the nodes of a graph weighted with the cosine similarity of these gradients; the min-cut into
+    two groups of balanced size costs little where two groups disagree. The choice with the smallest mean weight of
+    cut edges is split.
 
     Args:
         choices: Labels to compare. Default: all with at least two candidates.
@@ -109,14 +110,36 @@ class GradientSplit(SplitRule):
         ]
         found = {}
         for label in labels:
-            gradients = [
-                _gradient(context, [{**sample, label: value} for sample in others], batches)
-                for value in domain.candidates[label]
-            ]
+            subnets = _with_each_candidate(context, label, others)
+            gradients = [_gradient(context, samples, batches) for samples in subnets]
             shared = [name for name in gradients[0] if all(name in gradient for gradient in gradients)]
             vectors = [torch.cat([gradient[name].reshape(-1) for name in shared]) for gradient in gradients]
             found[label] = min_cut(gradient_similarity(vectors), self.balanced)
         return found
+
+
+def _with_each_candidate(context: SplitContext, label: str, others: list[Sample]) -> list[list[Sample]]:
+    """Return subnets with each candidate of a choice.
+
+    Args:
+        context: The supernet and the generator.
+        label: The choice.
+        others: Random subnets, whose remaining choices serve all candidates. Where the space has constraints, as
+            many are drawn that satisfy them with every candidate, or, where none does, for each candidate anew.
+    """
+    domain = context.supernet.domain
+    candidates = domain.candidates[label]
+    if domain.has_constraints:
+
+        def admits_all(sample: Sample) -> bool:
+            return all(domain.satisfies_constraints({**sample, label: value}) for value in candidates)
+
+        try:
+            others = [domain.random(context.rng, admits_all) for _ in others]
+        except ConstraintError:
+            parts = [domain.restricted({label: [value]}) for value in candidates]
+            return [[part.random(context.rng) for _ in others] for part in parts]
+    return [[{**sample, label: value} for sample in others] for value in candidates]
 
 
 def _gradient(context: SplitContext, samples: list[Sample], batches: list[Any]) -> dict[str, Tensor]:

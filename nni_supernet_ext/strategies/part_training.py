@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.space import RawFormatModelSpace
 
@@ -20,12 +21,17 @@ from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.random_state import capture_random_state, restore_random_state
 from nni_supernet_ext.core.step_settings import step_settings
 from nni_supernet_ext.core.supernet import Supernet
+from nni_supernet_ext.errors import ConstraintError
+from nni_supernet_ext.strategies.splits import Division
 from nni_supernet_ext.strategies.stage_files import StageFiles
 from nni_supernet_ext.strategies.stage_state import KeepState, Start, TakeState
 from nni_supernet_ext.strategies.stages import RegionStrategy, fresh_evaluator
 from nni_supernet_ext.strategies.sub_supernets import Region, check_network, copied_weights, load_weights
 from nni_supernet_ext.strategies.supernet import SupernetStrategy
 from nni_supernet_ext.strategies.trainer_callbacks import user_callbacks
+
+_ALL = 100_000
+"""Up to so many samples are tried one by one."""
 
 
 class PartTraining:
@@ -59,11 +65,15 @@ class PartTraining:
         self.evaluator = evaluator
         self.engine = engine
         self.global_bounds = global_bounds
-        self.files = StageFiles(folder)
+        self.keep_files(folder)
         self.momentum_label: str | None = None
         self.last: RegionStrategy | None = None
         self._random_state: dict[str, Any] | None = None
         self._weights = ""
+
+    def keep_files(self, folder: Path | None) -> None:
+        """Say where finished trainings are kept: nowhere where Lightning only tries one batch of everything."""
+        self.files = StageFiles(None if self.evaluator.trainer.fast_dev_run else folder)
 
     def settle(self, excluded: frozenset[str]) -> None:
         """Decide once what all trainings share; check the settings on the whole space.
@@ -98,6 +108,13 @@ class PartTraining:
     def domain(self, region: Region) -> Domain:
         """Return the choices of a region."""
         return self.supernet.domain.restricted(region) if region else self.supernet.domain
+
+    def regions(self, region: Region, division: Division) -> Iterator[tuple[int, Region]]:
+        """Yield what a division makes of a region, each with its group's number; nothing that holds no subnet."""
+        for index, group in enumerate(division.groups):
+            part = {**region, division.label: list(group)}
+            if not self._is_empty(self.domain(part)):
+                yield index, part
 
     def made(self, region: Region, name: str | None, epochs: int | None = None) -> RegionStrategy:
         """Make the strategy of one training and check it.
@@ -185,6 +202,17 @@ class PartTraining:
             inputs = self.made({}, None).plan.example_inputs()
         extremes = find_extremes(resolve_complexity(complexity, self.supernet, inputs), self.supernet.domain)
         return extremes.minimum, extremes.maximum
+
+    @staticmethod
+    def _is_empty(domain: Domain) -> bool:
+        """Tell whether the constraints leave no subnet, by trying all samples, where they are not too many."""
+        try:
+            domain.random(np.random.default_rng(0))
+        except ConstraintError:
+            if domain.size() > _ALL:
+                raise
+            return next(domain.grid(), None) is None
+        return False
 
     def _identity(self, plan: Plan, start: Start) -> dict[str, Any]:
         trainer = plan.trainer

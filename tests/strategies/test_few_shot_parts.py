@@ -5,15 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nni
 import pytest
 import pytorch_lightning as pl
 import torch
+from nni.mutable import ExpressionConstraint
 from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.nn.pytorch import ModelSpace, MutableConv2d, MutableLinear
 from nni.nas.space import RawFormatModelSpace
 
 from nni_supernet_ext.callbacks.history import TrainingHistory
 from nni_supernet_ext.errors import ConfigurationError
-from nni_supernet_ext.strategies import ChoiceSplit, FewShotStrategy, GradientSplit, SupernetStrategy
+from nni_supernet_ext.strategies import (
+    ChoiceSplit,
+    FewShotStrategy,
+    GradientSplit,
+    SupernetStrategy,
+    gradient_split,
+)
 from nni_supernet_ext.strategies.stages import fresh_evaluator
 from nni_supernet_ext.testing import ToySpace, toy_evaluator
 
@@ -82,6 +91,64 @@ def test_a_part_that_a_late_split_does_not_make_is_refused(tmp_path: Path) -> No
     few_shot = FewShotStrategy(base(), [GradientSplit(batches=1, subnets=1)], warmup_epochs=1, only=[7])
     with pytest.raises(ConfigurationError, match="`only` is expected to hold numbers of sub-supernets below 2"):
         run(few_shot, toy_evaluator(1, root=tmp_path))
+
+
+def test_trying_one_batch_leaves_no_files(tmp_path: Path) -> None:
+    def few_shot() -> FewShotStrategy:
+        return FewShotStrategy(base(checkpoint_dir=tmp_path / "files"), [ChoiceSplit("op")], warmup_epochs=1)
+
+    assert len(run(few_shot(), toy_evaluator(1, root=tmp_path, fast_dev_run=True)).weights.parts) == 3
+    assert not (tmp_path / "files").exists()
+    assert len(run(few_shot(), toy_evaluator(1, root=tmp_path)).weights.parts) == 3
+
+
+class Ordered(ModelSpace):
+    """Have two widths, of which the second is at least the first, or equals it."""
+
+    def __init__(self, equal: bool = False) -> None:
+        super().__init__()
+        first, second = nni.choice("first", [4, 8]), nni.choice("second", [4, 8])
+        self.add_mutable(first)
+        self.add_mutable(second)
+        self.add_mutable(ExpressionConstraint(first == second if equal else first <= second, label="order"))
+        self.one, self.other = MutableConv2d(3, first, 3), MutableConv2d(first, second, 3)
+        self.head = MutableLinear(second, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.other(self.one(x))).mean(dim=(2, 3)))
+
+
+def run_ordered(few_shot: FewShotStrategy, root: Path, equal: bool = False) -> FewShotStrategy:
+    few_shot(RawFormatModelSpace(Ordered(equal), toy_evaluator(1, root=root)), SequentialExecutionEngine())
+    return few_shot
+
+
+def test_regions_that_the_constraints_leave_empty_are_no_parts(tmp_path: Path) -> None:
+    few_shot = run_ordered(FewShotStrategy(base(), [ChoiceSplit("first"), ChoiceSplit("second")]), tmp_path)
+    pairs = [(part.region["first"], part.region["second"]) for part in few_shot.weights.parts]
+    assert pairs == [([4], [4]), ([4], [8]), ([8], [8])]
+    assert [part.region for part in few_shot.weights.parts] == few_shot.regions
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_the_gradient_rule_looks_at_legal_subnets_only(
+    tmp_path: Path, equal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    of_all = gradient_split._gradient
+
+    def gradient(context: Any, samples: Any, batches: Any) -> Any:
+        seen.append(samples)
+        return of_all(context, samples, batches)
+
+    monkeypatch.setattr(gradient_split, "_gradient", gradient)
+    rule = GradientSplit(["first", "second"], batches=1, subnets=4)
+    run_ordered(FewShotStrategy(base(), [rule], warmup_epochs=1), tmp_path, equal)
+    pairs = [[(sample["first"], sample["second"]) for sample in samples] for samples in seen]
+    if equal:
+        assert pairs == [[(width, width)] * 4 for width in (4, 8, 4, 8)]
+    else:
+        assert pairs == [[(4, 8)] * 4, [(8, 8)] * 4, [(4, 4)] * 4, [(4, 8)] * 4]
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "auto"])
