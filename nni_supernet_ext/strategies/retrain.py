@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,9 @@ def retrain(
 ) -> dict[str, float]:
     """Train a network with an NNI evaluator as plain Lightning training, by default with a cosine schedule.
 
-    The given network stays as it is: a copy is trained, which afterwards is ``evaluator.module.model``.
+    The given network stays as it is: a copy is trained, which afterwards is ``evaluator.module.model``. A network
+    in eval mode, as a search returns it, is trained in train mode, but for the modules whose parameters are all
+    frozen; of one in train mode every module keeps the mode that it has.
 
     Args:
         network: Network of its own, for example ``SupernetEvolution.best_network()``.
@@ -34,7 +36,8 @@ def retrain(
         from_scratch: Whether to draw new initial weights, by ``reset_parameters`` of every module (default), or
             to go on from the weights the network has. Frozen parameters (``requires_grad`` is False), which no
             training could bring back, keep their values either way; so do the statistics of modules whose
-            parameters are all frozen. Of a module with both kinds only the others are drawn anew.
+            parameters are all frozen. Of a module with both kinds only the others are drawn anew. A module's
+            own ``reset_parameters`` has the last word over those of the modules in it.
         schedule: ``'cosine'`` (default): add :class:`~nni_supernet_ext.callbacks.CosineLR` for this run, unless
             the evaluator's module configures a scheduler or one of the trainer's callbacks owns the learning
             rate. None: add none.
@@ -63,8 +66,10 @@ def retrain(
     if problems:
         raise ConfigurationError(problems)
     network = copy.deepcopy(network)
+    frozen = _frozen_modules(network)
     if from_scratch:
-        _initialise(network)
+        _initialise(network, frozen)
+    _leave_eval_mode(network, frozen)
     trainer: Any = evaluator.trainer
     before = list(trainer.callbacks)
     if schedule == "cosine" and not any("lr" in getattr(c, "claims", ()) for c in before):
@@ -121,12 +126,20 @@ def _problems(evaluator: Any, schedule: str | None) -> Iterable[str]:
             )
 
 
-def _initialise(network: nn.Module) -> None:
+def _leave_eval_mode(network: nn.Module, frozen: Collection[nn.Module]) -> None:
+    """Put a network that is in eval mode into train mode; Lightning trains every module in the mode it finds."""
+    if network.training:
+        return
+    network.train()
+    for module in frozen:
+        module.training = False
+
+
+def _initialise(network: nn.Module, frozen: Collection[nn.Module]) -> None:
     """Draw new weights wherever they are not frozen, or refuse before anything was trained."""
     missed = []
-    frozen = _frozen_modules(network)
     with _kept(network, frozen):
-        for name, module in network.named_modules():
+        for name, module in _parts_first(network, set()):
             if module in frozen:
                 continue
             reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
@@ -142,6 +155,15 @@ def _initialise(network: nn.Module) -> None:
             f"for `from_scratch=True`, but got none in {missed[:5]}. Add the method, or pass a freshly built "
             "network with `from_scratch=False`."
         )
+
+
+def _parts_first(module: nn.Module, seen: set[nn.Module], name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Yield every module once, after the modules in it: as they are built, so that a whole's own start stays."""
+    seen.add(module)
+    for child_name, child in module.named_children():
+        if child not in seen:
+            yield from _parts_first(child, seen, f"{name}.{child_name}" if name else child_name)
+    yield name, module
 
 
 def _frozen_modules(network: nn.Module) -> set[nn.Module]:

@@ -13,7 +13,7 @@ from torch import nn
 from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
 from nni_supernet_ext.callbacks.cosine_lr import CosineLR
 from nni_supernet_ext.errors import ConfigurationError
-from nni_supernet_ext.strategies.retrain import retrain
+from nni_supernet_ext.strategies.retrain import _initialise, retrain
 from nni_supernet_ext.testing import toy_evaluator, toy_supernet
 
 
@@ -24,6 +24,10 @@ class Watch(pl.Callback):
         self.rates: list[float] = []
         self.initial: dict[str, torch.Tensor] = {}
         self.callbacks: list[Any] = []
+        self.modes: list[dict[str, bool]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *arguments: Any) -> None:
+        self.modes.append({name: module.training for name, module in pl_module.model.named_modules()})
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self.initial = {name: value.clone() for name, value in pl_module.model.state_dict().items()}
@@ -200,3 +204,50 @@ def test_statistics_of_what_is_trained_start_anew(tmp_path: Path) -> None:
             value.fill_(7)
     retrain(inherited, toy_evaluator(1, root=tmp_path, callbacks=[watch]))
     assert watch.initial["norm.running_mean"].abs().sum() == 0
+
+
+def test_a_network_in_eval_mode_is_trained_in_train_mode(tmp_path: Path) -> None:
+    inherited, watch = network().eval(), Watch()
+    evaluator = toy_evaluator(2, root=tmp_path, callbacks=[watch])
+    retrain(inherited, evaluator)
+    assert len(watch.modes) == 8  # also after a validation
+    assert all(all(modes.values()) for modes in watch.modes)
+    assert evaluator.module.model.norm.running_mean.abs().sum() > 0
+    assert not any(module.training for module in inherited.modules())
+
+
+@pytest.mark.filterwarnings("ignore:Found .* in eval mode")
+def test_what_is_frozen_stays_in_eval_mode(tmp_path: Path) -> None:
+    watch = Watch()
+    retrain(Pretrained().eval(), toy_evaluator(1, root=tmp_path, callbacks=[watch]))
+    in_eval = {name for name, training in watch.modes[0].items() if not training}
+    assert in_eval == {"backbone", *(f"backbone.{part}" for part in ("0", "1", "2", "3", "3.head"))}
+
+
+@pytest.mark.filterwarnings("ignore:Found .* in eval mode")
+def test_modes_chosen_for_a_network_in_train_mode_are_kept(tmp_path: Path) -> None:
+    inherited, watch = network().train(), Watch()
+    inherited.norm.eval()
+    retrain(inherited, toy_evaluator(1, root=tmp_path, callbacks=[watch]))
+    assert [name for name, training in watch.modes[0].items() if not training] == ["norm"]
+
+
+def test_a_network_starts_as_it_does_when_it_is_built() -> None:
+    class Attentive(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2)
+            self.head = nn.Linear(4, 10)
+            self.reset_parameters()
+
+        def reset_parameters(self) -> None:
+            nn.init.zeros_(self.head.weight)
+
+    network = Attentive()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(7)
+    _initialise(network, set())
+    assert network.head.weight.abs().sum() == 0
+    assert network.attention.out_proj.bias.abs().sum() == 0  # torch's own choice for attention
+    assert all((parameter != 7).all() for parameter in network.parameters())
