@@ -38,7 +38,7 @@ from nni.nas.strategy import RandomOneShot, RegularizedEvolution
 from torch import nn
 
 from nni_supernet_ext import _compat
-from nni_supernet_ext._compat import nni_fixes, noise, startup, torchvision_ops
+from nni_supernet_ext._compat import nni_fixes, nni_layers, noise, startup, torchvision_ops
 from nni_supernet_ext._compat.activation import compile_activation
 from nni_supernet_ext._compat.expressions import Expressions
 from nni_supernet_ext._compat.profiling import clean_profiling
@@ -350,8 +350,11 @@ def test_an_experiment_closes_its_log(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "fix",
     [
-        nni_fixes.fix_freeze_without_bias,
-        nni_fixes.fix_slicing_of_layer_norm,
+        nni_layers.fix_freeze_of_mutable_layers,
+        nni_layers.fix_batch_norm_without_weights,
+        nni_layers.fix_dropout_of_mutable_attention,
+        nni_layers.fix_padding_of_mutable_kernels,
+        nni_layers.fix_slicing_of_layer_norm,
         nni_fixes.fix_loading_of_experiment_state,
         nni_fixes.fix_experiment_log_left_open,
     ],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import nni
 import pytest
 import torch
+from nni.nas.nn.pytorch import MutableLinear, MutableMultiheadAttention
 from torch import nn
+from torch.nn import functional as F
 
 from nni_supernet_ext.callbacks import LargestSubnetRegularization
 from nni_supernet_ext.core import SupernetCallback
@@ -185,3 +188,45 @@ def test_dropout_inside_attention_and_recurrent_layers(tmp_path):
         case=MethodCase("LargestSubnetRegularization", dict, space=Attentive),
     )
     assert Attentive.used == [(0.4, 0.3), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)] * (len(Attentive.used) // 4)
+
+
+class Elastic(ToySpace):
+    """Attend over the pixels, of mutable width and with a rate of dropout that may be a choice."""
+
+    rate: float | tuple[float, ...] = 0.4
+
+    def __init__(self):
+        super().__init__()
+        width = nni.choice("embed", [4, 8])
+        rate = nni.choice("rate", list(self.rate)) if isinstance(self.rate, tuple) else self.rate
+        self.embed = MutableLinear(3, width)
+        self.attend = MutableMultiheadAttention(width, 1, dropout=rate)
+        self.back = MutableLinear(width, 3)
+
+    def forward(self, x):
+        y = self.embed(x.flatten(2).permute(2, 0, 1))
+        y = self.back(self.attend(y, y, y, need_weights=False)[0])
+        return super().forward(x + y.permute(1, 2, 0).reshape(x.shape))
+
+
+class ElasticRate(Elastic):
+    rate = (0.4, 0.6)
+
+
+@pytest.mark.parametrize("space", [Elastic, ElasticRate])
+def test_dropout_inside_attention_of_mutable_size(tmp_path, monkeypatch, space):
+    used, stock = [], F.multi_head_attention_forward
+
+    def watched(*arguments, **settings):
+        if torch.is_grad_enabled():
+            used.append(arguments[10])
+        return stock(*arguments, **settings)
+
+    monkeypatch.setattr(F, "multi_head_attention_forward", watched)
+    case = MethodCase("LargestSubnetRegularization", dict, space=space)
+    result = run(tmp_path, LargestSubnetRegularization(), case=case)
+    assert len(used) == 16
+    assert all(rate in (0.4, 0.6) for rate in used[::4])
+    assert all(rate == 0 for draw in (1, 2, 3) for rate in used[draw::4])
+    rates = {result.strategy.trained.model.attend.dropout}
+    assert rates == ({0.6} if space is ElasticRate else {0.4})
