@@ -24,12 +24,12 @@ from nni_supernet_ext.core.evaluation import SubnetEvaluator
 from nni_supernet_ext.core.loaders import detached_batches
 from nni_supernet_ext.core.slots import WeightStore
 from nni_supernet_ext.core.supernet import Supernet
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.errors import ConfigurationError, TrainingDivergedError
 from nni_supernet_ext.recording import Recording, open_recording
 from nni_supernet_ext.strategies.breeding import Breeding
 from nni_supernet_ext.strategies.budget import Budget
 from nni_supernet_ext.strategies.distributed import DistributedEvaluation
-from nni_supernet_ext.strategies.evaluated import EvaluatedSubnet
+from nni_supernet_ext.strategies.evaluated import EvaluatedSubnet, best_evaluated
 from nni_supernet_ext.strategies.evaluation_data import SearchData, calibration_of, checked_evaluator
 from nni_supernet_ext.strategies.evolution_checks import argument_problems, check_space
 from nni_supernet_ext.strategies.journal import Journal
@@ -236,7 +236,7 @@ class SupernetEvolution(Strategy):
                     self._submit(sample, recording)
                     bar.update()
                 if self.history:
-                    bar.set_postfix(best=f"{self.best.metrics[self.metric]:.4f}")
+                    self._show(bar, cycle)
                 if self._stopped:
                     _logger.info("The experiment's budget is used up; the search stops.")
                     return
@@ -285,16 +285,24 @@ class SupernetEvolution(Strategy):
 
     @property
     def best(self) -> EvaluatedSubnet:
-        """The best subnet found so far."""
+        """The best subnet found so far; refused where no subnet has a value of the metric that can be ranked."""
         if not self.history:
             raise RuntimeError("The search is expected to have evaluated a subnet, but has none. Run it first.")
-        return max(self.history, key=lambda subnet: quality(subnet.metrics[self.metric], self.mode))
+        return best_evaluated(self.history, self.metric, self.mode)
 
     def best_network(self) -> nn.Module:
         """Return the best subnet as a network of its own, with its inherited weights and recalibrated BN."""
         return self._extract(self.best.sample)
 
     # Inside
+
+    def _show(self, bar: Any, cycle: int) -> None:
+        """Show the best value so far; say early where there is none."""
+        try:
+            bar.set_postfix(best=f"{self.best.metrics[self.metric]:.4f}")
+        except TrainingDivergedError as error:
+            if cycle == 0:
+                _logger.warning("%s The search goes on.", error)
 
     def _parents(self) -> list[dict[str, Any]]:
         """Return the best architectures so far; none before the first population."""

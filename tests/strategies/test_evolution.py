@@ -12,12 +12,19 @@ from nni.nas.experiment import NasExperiment
 from nni.nas.space import RawFormatModelSpace
 
 from nni_supernet_ext.core import resolve_complexity
-from nni_supernet_ext.errors import CheckpointError, ConfigurationError, ConstraintError, SpaceError
+from nni_supernet_ext.errors import (
+    CheckpointError,
+    ConfigurationError,
+    ConstraintError,
+    SpaceError,
+    TrainingDivergedError,
+)
 from nni_supernet_ext.spaces import nasbench201
 from nni_supernet_ext.strategies import SupernetEvolution, SupernetStrategy
 from nni_supernet_ext.strategies.evaluated import EvaluatedSubnet
 from nni_supernet_ext.strategies.journal import sample_key
 from nni_supernet_ext.testing import ToySpace, toy_evaluator
+from nni_supernet_ext.testing.toys import ToyModule
 
 
 def _supernet(make=ToySpace, epochs=1, root="."):
@@ -207,3 +214,20 @@ def test_nan_is_never_the_best(mode, best):
     search = SupernetEvolution(metric="val_loss", mode=mode)
     search.history = [EvaluatedSubnet({}, {"val_loss": value}, 1, None) for value in (math.nan, 0.5, math.nan, 0.7)]
     assert search.best.metrics["val_loss"] == best
+
+
+class _Undefined(ToyModule):
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        self.log("val_auc", math.nan)
+
+
+def test_no_subnet_is_the_best_where_none_can_be_ranked(tmp_path, caplog):
+    space, evaluator = _supernet(root=tmp_path)
+    evaluator.module.__class__ = _Undefined
+    search = _search(space, evaluator, population=2, cycles=1, metric="val_auc")
+    assert len(search.history) == 4
+    assert caplog.text.count("The search goes on") == 1
+    for asked in (lambda: search.best, search.best_network):
+        with pytest.raises(TrainingDivergedError, match=r"'val_auc'.*got nan for all 4.*Check the supernet's"):
+            asked()
