@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any
 
@@ -22,6 +22,7 @@ from nni_supernet_ext.functional.divergence import (
     kl_divergence,
     reversed_kl_divergence,
 )
+from nni_supernet_ext.objectives._same_inputs import SameInputs, tensors_in
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 """Function of the student's and the teacher's logits that returns a number or one for each sample."""
@@ -57,8 +58,8 @@ class InplaceDistillation(Objective):
             in it (tuples, lists and dictionaries are searched); the divergences of several are averaged.
 
     Raises:
-        ConfigurationError: Bad arguments, steps without a teacher, students before it, or outputs that are no
-            logits of one shape.
+        ConfigurationError: Bad arguments, steps without a teacher, students before it, outputs that are no
+            logits of one shape, or (looked for in the first steps) other inputs for students than for the teacher.
 
     Example:
         >>> from nni_supernet_ext.paths import SandwichSampler
@@ -90,6 +91,7 @@ class InplaceDistillation(Objective):
         self.select = select
         self._model: nn.Module | None = None
         self._outputs: list[Tensor] = []
+        self._inputs = SameInputs()
 
     def problems(self, plan: Plan) -> Iterable[str]:
         """Refuse bad arguments and path samplers that give no teacher, or give it too late."""
@@ -131,10 +133,12 @@ class InplaceDistillation(Objective):
     def prepare(self, plan: Plan) -> None:
         """Take the model whose outputs are distilled."""
         self._model, self._outputs = plan.supernet.model, []
+        self._inputs = SameInputs()
 
     def finish(self) -> None:
         """Let go of the model and of the last teacher's outputs."""
         self._model, self._outputs = None, []
+        self._inputs = SameInputs()
 
     def loss(self, draw: Draw, state: StepState) -> Tensor:
         """Return the label loss of the teacher, or the mixed loss of a student."""
@@ -147,7 +151,8 @@ class InplaceDistillation(Objective):
         if self.beta == 0:
             return state.task_loss()
         assert self._model is not None
-        with recorded_outputs(self._model) as outputs:
+        watched = self._inputs.watched(self._model, is_teacher=state.index == position)
+        with watched, recorded_outputs(self._model) as outputs:
             task_loss = state.task_loss()
         own = self._tensors(outputs)
         if state.index == position:
@@ -183,7 +188,7 @@ class InplaceDistillation(Objective):
     def _tensors(self, outputs: list[Any]) -> list[Tensor]:
         """List the tensors to distil: those of every forward pass of the training step, in order."""
         chosen = outputs if self.select is None else [self.select(output) for output in outputs]
-        tensors = list(_flat(chosen))
+        tensors = list(tensors_in(chosen))
         if not tensors or not all(tensor.is_floating_point() for tensor in tensors):
             raise ConfigurationError(
                 "The model's output is expected to hold floating-point tensors to distil, but got "
@@ -191,17 +196,6 @@ class InplaceDistillation(Objective):
                 "`select`."
             )
         return tensors
-
-
-def _flat(output: Any) -> Iterable[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from _flat(value)
-    elif isinstance(output, (list, tuple)):
-        for value in output:
-            yield from _flat(value)
 
 
 def _no_teacher(teacher: str, roles: Iterable[str]) -> str:

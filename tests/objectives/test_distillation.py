@@ -15,6 +15,7 @@ from nni_supernet_ext.core.probes import recorded_outputs
 from nni_supernet_ext.errors import ConfigurationError, TrainingDivergedError
 from nni_supernet_ext.functional import alpha_divergence
 from nni_supernet_ext.objectives import InplaceDistillation
+from nni_supernet_ext.objectives._same_inputs import SameInputs
 from nni_supernet_ext.objectives.distillation import DIVERGENCES
 from nni_supernet_ext.paths import FairPathSampler, SandwichSampler
 from nni_supernet_ext.testing import MethodCase, ToySpace, toy_data, toy_evaluator, toy_supernet, train
@@ -377,3 +378,62 @@ def test_arguments_that_are_no_numbers_are_refused(tmp_path, arguments):
     name = next(iter(arguments))
     with pytest.raises(ConfigurationError, match=f"`{name}` is expected"):
         run(tmp_path, InplaceDistillation(**arguments))
+
+
+class Mixing(ToyModule):
+    """Mix the images of every training batch, in the step or, rightly, before it."""
+
+    in_step = True
+    draw = staticmethod(torch.randperm)
+
+    def mixed(self, batch):
+        images, labels = batch
+        return 0.5 * images + 0.5 * images[self.draw(len(images))], labels
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(self.mixed(batch) if self.in_step else batch, batch_idx)
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return batch if self.in_step or not self.trainer.training else self.mixed(batch)
+
+
+class MixingOnce(Mixing):
+    in_step = False
+
+
+class MixingAlike(Mixing):
+    draw = staticmethod(lambda n: torch.arange(n).flip(0))
+
+
+def module_case(kind):
+    def make(*arguments, **settings):
+        evaluator = toy_evaluator(*arguments, **settings)
+        evaluator.module.__class__ = kind
+        return evaluator
+
+    return MethodCase("InplaceDistillation", dict, evaluator=make)
+
+
+def test_inputs_drawn_anew_for_every_student_are_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"same inputs.*mixup.*on_after_batch_transfer"):
+        run(tmp_path, InplaceDistillation(), case=module_case(Mixing))
+
+
+@pytest.mark.parametrize("kind", [MixingOnce, MixingAlike])
+def test_inputs_drawn_once_or_equal_are_distilled(tmp_path, kind):
+    result, watch = run(tmp_path, InplaceDistillation(), case=module_case(kind))
+    assert watch.steps == 4
+    assert not result.strategy.trained.model._forward_pre_hooks
+
+
+def test_only_the_first_steps_are_looked_at():
+    model, inputs = torch.nn.Identity(), SameInputs()
+    for step in range(6):
+        with inputs.watched(model, is_teacher=True):
+            model(torch.zeros(2))
+            assert len(model._forward_pre_hooks) == (step < 4)
+        for other in (torch.zeros(2), torch.ones(3)):
+            with inputs.watched(model, is_teacher=False):
+                model(other)
+    with inputs.watched(model, is_teacher=False):
+        model(torch.ones(2))
