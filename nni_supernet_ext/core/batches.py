@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning.utilities.data import extract_batch_size
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from nni_supernet_ext.core.model_arguments import model_arguments
@@ -15,7 +17,7 @@ from nni_supernet_ext.errors import ConfigurationError
 
 
 def to_device(module: Any, batch: Any, device: torch.device, model: nn.Module | None = None) -> Any:
-    """Move a batch to a device through the module's own transfer hooks.
+    """Move a batch to a device through the transfer hooks, the data module's own before the module's.
 
     Args:
         module: The evaluator's Lightning module.
@@ -26,14 +28,21 @@ def to_device(module: Any, batch: Any, device: torch.device, model: nn.Module | 
     Returns:
         The batch as the module's steps expect it; floating-point tensors in the precision of the weights.
     """
-    batch = module.on_before_batch_transfer(batch, 0)
-    batch = module.transfer_batch_to_device(batch, device, 0)
-    batch = module.on_after_batch_transfer(batch, 0)
+    batch = _transfer_hook(module, "on_before_batch_transfer")(batch, 0)
+    batch = _transfer_hook(module, "transfer_batch_to_device")(batch, device, 0)
+    batch = _transfer_hook(module, "on_after_batch_transfer")(batch, 0)
     parameters = (module.model if model is None else model).parameters()
     dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
     if dtype == torch.float32:
         return batch
     return apply_to_collection(batch, Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t)
+
+
+def _transfer_hook(module: Any, name: str) -> Callable[..., Any]:
+    """Return a hook as Lightning chooses it: the trainer's data module's where it has its own."""
+    data = getattr(getattr(module, "_trainer", None), "datamodule", None)
+    hook: Callable[..., Any] = getattr(data if data is not None and is_overridden(name, data) else module, name)
+    return hook
 
 
 def example_inputs(module: Any, batch: Any, model: nn.Module) -> Tensor:

@@ -79,7 +79,8 @@ class SubnetEvaluator:
         self._device = device if device is not None else next(supernet.model.parameters()).device
         self._module.to(self._device)
         limit = limit_batches if limit_batches is not None else 2**31
-        self._batches = self._load(detached_batches(validation, limit, seed))
+        with attached(self._module, trainer):
+            self._batches = self._load(detached_batches(validation, limit, seed))
         if not self._batches:
             raise DataError(
                 "Argument `validation` is expected to hold at least one batch, but got an empty loader. Give the "
@@ -88,8 +89,8 @@ class SubnetEvaluator:
         self._recalibrator = BatchNormRecalibrator(supernet.model)
         self._calibration: list[Arguments] = []
         if calibration is not None and recalibrate_batches and tracks_statistics(supernet):
-            batches = self._load(detached_batches(calibration, recalibrate_batches, seed))
-            with self._attached():
+            with attached(self._module, trainer):
+                batches = self._load(detached_batches(calibration, recalibrate_batches, seed))
                 self._calibration = [model_arguments(self._module, batch, supernet.model) for batch in batches]
 
     def evaluate(self, sample: Sample) -> dict[str, float]:
@@ -146,18 +147,6 @@ class SubnetEvaluator:
             hook()
 
     @contextmanager
-    def _attached(self) -> Iterator[None]:
-        """Let steps find a trainer where a training has left none."""
-        alone = self._trainer is not None and getattr(self._module, "_trainer", None) is None
-        if alone:
-            self._module.trainer = self._trainer
-        try:
-            yield
-        finally:
-            if alone:
-                self._module.trainer = None
-
-    @contextmanager
     def _shown(self, values: dict[str, torch.Tensor]) -> Iterator[None]:
         """Let a hook read the subnet's results where a trainer shows them, in ``self.trainer.callback_metrics``."""
         trainer = getattr(self._module, "_trainer", None)
@@ -175,7 +164,7 @@ class SubnetEvaluator:
 
     def _run(self) -> dict[str, float]:
         metrics = EpochMetrics(self._device)
-        with self._attached(), redirected_log(self._module, metrics.log):
+        with attached(self._module, self._trainer), redirected_log(self._module, metrics.log):
             self._call_own("on_validation_epoch_start")
             for index, batch in enumerate(self._batches):
                 metrics.size = batch_size(batch)
@@ -185,6 +174,24 @@ class SubnetEvaluator:
                 with self._shown(metrics.current()):
                     self._call_own("on_validation_epoch_end")
         return metrics.compute()
+
+
+@contextmanager
+def attached(module: Any, trainer: Any) -> Iterator[None]:
+    """Let a module's steps and hooks find a trainer where a training has left none.
+
+    Args:
+        module: Lightning module.
+        trainer: The trainer, or None for none.
+    """
+    alone = trainer is not None and getattr(module, "_trainer", None) is None
+    if alone:
+        module.trainer = trainer
+    try:
+        yield
+    finally:
+        if alone:
+            module.trainer = None
 
 
 def tracks_statistics(supernet: Supernet) -> bool:

@@ -176,9 +176,10 @@ class SandwichSampler(PathSampler):
         if alike:
             _logger.warning(
                 "The largest and the smallest subnet have the same %s: `complexity` %r does not change with them. "
-                "Use one that does, for example 'flops', if they should differ.",
+                "Use one that does, for example %s, if they should differ.",
                 describe_sample(alike),
                 self.complexity,
+                "a function of the sample" if self.complexity == "flops" else "'flops'",
             )
 
     @staticmethod

@@ -81,6 +81,9 @@ class SearchData:
         if module is None:
             return getattr(self._evaluator, f"{stage}_dataloaders")
         if not self._ready:
+            trainer: Any = self._evaluator.trainer
+            if getattr(trainer, "datamodule", None) is None:  # as `fit` leaves it; its hooks are found there
+                trainer.datamodule, module.trainer = module, trainer
             module.prepare_data()
             module.setup("fit")
             self._ready = True

@@ -20,7 +20,7 @@ from nni_supernet_ext._compat.nni_fixes import apply_nni_fixes
 from nni_supernet_ext._values import as_path
 from nni_supernet_ext.core.batches import example_inputs
 from nni_supernet_ext.core.draw import Sample
-from nni_supernet_ext.core.evaluation import SubnetEvaluator
+from nni_supernet_ext.core.evaluation import SubnetEvaluator, attached
 from nni_supernet_ext.core.loaders import detached_batches
 from nni_supernet_ext.core.slots import WeightStore
 from nni_supernet_ext.core.supernet import Supernet
@@ -356,4 +356,5 @@ class SupernetEvolution(Strategy):
 
     def _example(self, evaluator: Lightning, validation: Any) -> Any:
         batch = next(detached_batches(validation, 1, self.seed))
-        return example_inputs(evaluator.module, batch, self.supernet.model)
+        with attached(evaluator.module, evaluator.trainer):
+            return example_inputs(evaluator.module, batch, self.supernet.model)

@@ -70,6 +70,10 @@ class Steps(LightningModule):
         x, y = self.prepared(batch)
         return nn.functional.cross_entropy(self.model(x=x, shift=torch.zeros_like(x)), y)
 
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        assert not self.trainer.sanity_checking
+        return batch
+
     def validation_step(self, batch, batch_idx):
         assert not self.trainer.sanity_checking
         x, y = self.prepared(batch)

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from nni.nas.evaluator.pytorch import DataLoader, Lightning
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
+from torch.utils.data import TensorDataset
 
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.strategies import SupernetEvolution, SupernetStrategy
@@ -75,3 +76,41 @@ def test_one_loader_in_a_list_is_used_and_several_are_refused(tmp_path: Path, gi
     listed.val_dataloaders = given([plain.val_dataloaders, plain.val_dataloaders])
     with pytest.raises(ConfigurationError, match=r"`val_dataloaders` .* one loader for a search, but got 2"):
         search(toy_supernet().model, listed)
+
+
+@nni.trace
+class Scaled(pl.LightningDataModule):
+    """Give images a hundred times too large, and scale them once they are where they are used."""
+
+    def train_dataloader(self):
+        return self._loader(0, 64)
+
+    def val_dataloader(self):
+        return self._loader(5, 32)
+
+    def _loader(self, seed: int, size: int):
+        images, labels = toy_data(size, seed=seed).tensors
+        return DataLoader(TensorDataset(images * 128, labels), batch_size=16)
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        assert not self.trainer.sanity_checking
+        return batch[0] / 128, batch[1]
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_transfer_hooks_of_a_data_module_are_those_of_the_search_and_of_validation(tmp_path, epochs) -> None:
+    def trained(scaled: bool):
+        given = toy_evaluator(max(epochs, 1), root=tmp_path)
+        data = Scaled()
+        loaders = {"train_dataloaders": data.train_dataloader(), "val_dataloaders": data.val_dataloader()}
+        if not scaled:
+            given.module.on_after_batch_transfer = lambda batch, _: (batch[0] / 128, batch[1])
+        evaluator = Lightning(given.module, given.trainer, **({"datamodule": data} if scaled else loaders))
+        model = toy_supernet().model
+        if epochs:
+            strategy = SupernetStrategy(validate=1, recalibrate_batches=2, seed=0)
+            strategy(RawFormatModelSpace(model, evaluator), SequentialExecutionEngine())
+        found = search(model, evaluator, count_flops=True, recalibrate_batches=2).history
+        return found, {name: float(value) for name, value in evaluator.trainer.callback_metrics.items()}
+
+    assert trained(scaled=True) == trained(scaled=False)
