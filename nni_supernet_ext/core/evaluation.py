@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -41,6 +41,7 @@ class SubnetEvaluator:
         activate: How to activate a sample; default in place with shared weights.
         device: Where to evaluate; the supernet is moved there. Default: where it is.
         trainer: The evaluator's trainer, for steps that ask for ``self.trainer``. Default: none.
+        precision: Lightning's precision plugin, which casts as in its validation. Default: no casts.
 
     Raises:
         DataError: The validation loader is empty.
@@ -70,9 +71,13 @@ class SubnetEvaluator:
         activate: Activate | None = None,
         device: torch.device | None = None,
         trainer: Any = None,
+        precision: Any = None,
     ) -> None:
         self.supernet = supernet
         self._module = training_module
+        self._precision: Callable[[], AbstractContextManager[Any]] = (
+            nullcontext if precision is None else precision.val_step_context
+        )
         self._trainer = trainer
         self._module.set_model(supernet.model)
         self._activate = activate or (lambda net, sample: net.activate(sample))
@@ -135,7 +140,8 @@ class SubnetEvaluator:
             self._activate(self.supernet, sample)
             with torch.no_grad(), preserved_modes(self._module), self._recalibrator.preserved():
                 if self._calibration:
-                    self._recalibrator.recalibrate(self._calibration, calling(model))
+                    with self._precision():
+                        self._recalibrator.recalibrate(self._calibration, calling(model))
                 yield
         finally:
             if previous is not None:
@@ -168,7 +174,8 @@ class SubnetEvaluator:
             self._call_own("on_validation_epoch_start")
             for index, batch in enumerate(self._batches):
                 metrics.size = batch_size(batch)
-                self._module.validation_step(batch, index)
+                with self._precision():
+                    self._module.validation_step(batch, index)
             metrics.size = 1
             if own_hook(self._module, "on_validation_epoch_end") is not None:
                 with self._shown(metrics.current()):

@@ -175,6 +175,7 @@ class SupernetEvolution(Strategy):
             "limit_batches": limit,
             "seed": self.seed,
             "activate": self.weights.activate,
+            "precision": evaluator.trainer.precision_plugin,
         }
         # Lightning brings a trained model back to the CPU; the search runs where the trainer would.
         self._home = next(self.supernet.model.parameters()).device

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cloudpickle
 import nni
 import pytest
 import pytorch_lightning as pl
+import torch
 from nni.nas.evaluator.pytorch import DataLoader, Lightning
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
@@ -114,3 +116,21 @@ def test_transfer_hooks_of_a_data_module_are_those_of_the_search_and_of_validati
         return found, {name: float(value) for name, value in evaluator.trainer.callback_metrics.items()}
 
     assert trained(scaled=True) == trained(scaled=False)
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("bf16-mixed", torch.bfloat16), ("32-true", torch.float32)])
+def test_a_search_evaluates_in_the_precision_of_the_trainer(tmp_path, precision, expected) -> None:
+    supernet, seen = toy_supernet(), set()
+    supernet.model.head.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
+    evaluator = toy_evaluator(root=tmp_path, precision=precision)
+    made = search(supernet.model, evaluator, recalibrate_batches=1)
+    assert seen == {expected}
+    evaluator.trainer.validate(_shown(evaluator, made.best_network()), evaluator.val_dataloaders, verbose=False)
+    shown = {name: float(value) for name, value in evaluator.trainer.callback_metrics.items()}
+    assert shown == pytest.approx(made.best.metrics, abs=1e-6)
+    assert cloudpickle.loads(cloudpickle.dumps(evaluator.trainer.precision_plugin))  # goes to trials elsewhere
+
+
+def _shown(evaluator, network):
+    evaluator.module.set_model(network)
+    return evaluator.module
