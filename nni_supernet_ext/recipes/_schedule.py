@@ -1,7 +1,8 @@
-"""The learning rate of recipes without one of their own."""
+"""The callbacks of recipes: a learning rate where they have none of their own, and the user's."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from nni_supernet_ext.callbacks.cosine_lr import CosineLR
@@ -21,4 +22,10 @@ def scheduled(schedule: str | None, settings: dict[str, Any]) -> dict[str, Any]:
         own.append(LinearLR())
     elif schedule == "cosine":
         own.append(CosineLR())
-    return {**settings, "callbacks": [*own, *settings.get("callbacks", [])]}
+    return with_callbacks(own, settings)
+
+
+def with_callbacks(own: list[Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Put a recipe's callbacks in front of the user's; what holds none is left for the strategy to refuse."""
+    given = settings.get("callbacks", [])
+    return {**settings, "callbacks": [*own, *given] if isinstance(given, Iterable) else given}

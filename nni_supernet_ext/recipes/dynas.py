@@ -8,6 +8,7 @@ from nni_supernet_ext.callbacks import ComplexityAwareLR, MomentumSeparation
 from nni_supernet_ext.core.complexity import Complexity
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.paths import FairPathSampler
+from nni_supernet_ext.recipes._schedule import with_callbacks
 from nni_supernet_ext.strategies.few_shot import FewShotStrategy
 from nni_supernet_ext.strategies.splits import ChoiceSplit
 from nni_supernet_ext.strategies.supernet import SupernetStrategy
@@ -69,7 +70,7 @@ def dynas(
             f"{split!r}. Leave it out, or use the baseline 'few_shot'."
         )
     own = [ComplexityAwareLR(complexity, gamma_max), MomentumSeparation(by)]
-    arguments = {"gradient_clip_val": 5.0, **settings, "callbacks": [*own, *settings.get("callbacks", [])]}
+    arguments = {"gradient_clip_val": 5.0, **with_callbacks(own, settings)}
     if baseline == "fairnas":
         arguments.setdefault("paths", FairPathSampler(fixed=by))
     strategy = SupernetStrategy(**arguments)

@@ -17,6 +17,7 @@ from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.functional.param_groups import weights_only_decay
 from nni_supernet_ext.objectives import InplaceDistillation
 from nni_supernet_ext.paths import AttentivePathSampler, SandwichSampler
+from nni_supernet_ext.recipes._schedule import with_callbacks
 from nni_supernet_ext.strategies.supernet import SupernetStrategy
 
 __all__ = ["alphanet", "attentivenas", "bignas", "sandwich_evaluator_settings"]
@@ -187,7 +188,7 @@ def _sandwiched(
         callbacks.append(CosineLR(warmup_iterations=warmup_iterations))
     if regularize_largest_only:
         callbacks.append(LargestSubnetRegularization())
-    callbacks += settings.pop("callbacks", [])
+    settings = with_callbacks(callbacks, settings)
     clipping = {"gradient_clip_val": 1.0, "gradient_clip_algorithm": "value"}
     objective = InplaceDistillation(divergence, beta=1.0)
-    return SupernetStrategy(paths=paths, objective=objective, callbacks=callbacks, **{**clipping, **settings})
+    return SupernetStrategy(paths=paths, objective=objective, **{**clipping, **settings})

@@ -112,3 +112,10 @@ def test_another_owner_of_the_learning_rate(tmp_path):
 def test_settings_of_no_training_are_refused(batch_size, epochs, name):
     with pytest.raises(ConfigurationError, match=f"`{name}` is expected to be a positive integer"):
         recipes.sandwich_evaluator_settings(batch_size, epochs)
+
+
+@pytest.mark.parametrize("given", [None, SupernetCallback()])
+@pytest.mark.parametrize("name", ["alphanet", "attentivenas", "bignas", "dynas", "spos"])
+def test_what_is_no_list_of_callbacks_is_refused(name, given):
+    with pytest.raises(ConfigurationError, match=r"`callbacks` is expected"):
+        getattr(recipes, name)(callbacks=given)
