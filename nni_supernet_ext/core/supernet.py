@@ -124,15 +124,26 @@ class Supernet:
 
     def _refuse_new_weights(self, network: nn.Module, sample: Sample) -> None:
         """Detect a ``freeze`` that builds a new network: none of its larger weights occurs in the supernet."""
-        known = {_fingerprint(p) for p in self.model.parameters()}
         sliceable = any(hasattr(module, "mutable_arguments") for module in self.model.modules())
-        foreign = [name for name, p in network.named_parameters() if _fingerprint(p) not in known]
-        if foreign and not sliceable:
+        if sliceable:
+            # A slice of a weight has another shape, so its values are looked for; one that occurs is enough.
+            larger = {name: p for name, p in network.named_parameters() if p.dim() > 1 and _varies(p)}
+            foreign = list(larger) if not any(self._holds(p) for p in larger.values()) else []
+        else:
+            known = {_fingerprint(p) for p in self.model.parameters()}
+            foreign = [name for name, p in network.named_parameters() if _fingerprint(p) not in known]
+        if foreign:
             raise SpaceError(
                 f"Argument `sample` is expected to be frozen with its inherited weights, but got new weights in "
                 f"{foreign[:3]} of {describe_sample(sample)}: `freeze` of {type(self.model).__name__} builds a "
                 "new network. Evaluate such subnets in place with `Supernet.activate`."
             )
+
+    def _holds(self, weight: torch.Tensor) -> bool:
+        """Tell whether the first values of a weight all occur in one of the supernet's."""
+        values = _first(weight)
+        alike = (p for p in self.model.parameters() if p.dim() == weight.dim() and p.dtype == weight.dtype)
+        return any(all((p == value).any() for value in values.to(p.device)) for p in alike)
 
     def _refuse_other_output(self, network: nn.Module, sample: Sample, batch: Any) -> None:
         previous = self.active
@@ -164,6 +175,13 @@ def _equal(first: torch.Tensor, second: torch.Tensor, network: nn.Module) -> boo
     return True
 
 
+def _first(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().reshape(-1)[:8]
+
+
+def _varies(tensor: torch.Tensor) -> bool:
+    return bool((_first(tensor) != _first(tensor)[:1]).any())
+
+
 def _fingerprint(tensor: torch.Tensor) -> tuple[Any, ...]:
-    flat = tensor.detach().reshape(-1)
-    return (tuple(tensor.shape), flat[: min(8, flat.numel())].tolist().__repr__())
+    return (tuple(tensor.shape), _first(tensor).tolist().__repr__())
