@@ -351,6 +351,7 @@ def test_an_experiment_closes_its_log(tmp_path: Path) -> None:
     "fix",
     [
         nni_layers.fix_freeze_of_mutable_layers,
+        nni_layers.fix_batch_norm_without_momentum,
         nni_layers.fix_batch_norm_without_weights,
         nni_layers.fix_dropout_of_mutable_attention,
         nni_layers.fix_padding_of_mutable_kernels,

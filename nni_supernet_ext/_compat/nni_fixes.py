@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from nni_supernet_ext._compat.nni_layers import (
+    fix_batch_norm_without_momentum,
     fix_batch_norm_without_weights,
     fix_dropout_of_mutable_attention,
     fix_freeze_of_mutable_layers,
@@ -34,6 +35,7 @@ def apply_nni_fixes() -> None:
     # The probes draw initial weights; the caller's random state is not ours to use.
     with torch.random.fork_rng(devices=[]):
         fix_freeze_of_mutable_layers()
+        fix_batch_norm_without_momentum()
         fix_batch_norm_without_weights()
         fix_dropout_of_mutable_attention()
         fix_padding_of_mutable_kernels()

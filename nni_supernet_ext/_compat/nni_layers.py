@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 __all__ = [
+    "fix_batch_norm_without_momentum",
     "fix_batch_norm_without_weights",
     "fix_dropout_of_mutable_attention",
     "fix_freeze_of_mutable_layers",
@@ -79,6 +80,35 @@ def fix_batch_norm_without_weights() -> bool:
         MixedBatchNorm2d.freeze_weight(probe, 1)
         return False
     MixedBatchNorm2d.freeze_weight = slice_weights
+    return True
+
+
+def fix_batch_norm_without_momentum() -> bool:
+    """Let a batch norm of mutable width average over all batches (``momentum=None``), as torch's own does.
+
+    Returns:
+        Whether the defect was there and was fixed.
+    """
+    from nni.mutable import Categorical, frozen_context
+    from nni.nas.oneshot.pytorch.supermodule.operation import MixedBatchNorm2d
+
+    stock = MixedBatchNorm2d.forward_with_args
+
+    def forward_with_args(self: Any, width: Any, eps: Any, momentum: Any, inputs: torch.Tensor) -> torch.Tensor:
+        if momentum is None:
+            momentum = 0.0
+            if self.training and self.track_running_stats:
+                self.num_batches_tracked.add_(1)
+                momentum = 1.0 / float(self.num_batches_tracked)
+        result: torch.Tensor = stock(self, width, eps, momentum, inputs)
+        return result
+
+    with frozen_context():
+        probe = MixedBatchNorm2d({"num_features": Categorical([1, 2], label="probe"), "momentum": None})
+    with contextlib.suppress(TypeError):
+        probe.eval().forward_with_args(1, 1e-5, None, torch.zeros(1, 1, 2, 2))
+        return False
+    MixedBatchNorm2d.forward_with_args = forward_with_args
     return True
 
 

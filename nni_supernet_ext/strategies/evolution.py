@@ -292,7 +292,10 @@ class SupernetEvolution(Strategy):
         return best_evaluated(self.history, self.metric, self.mode)
 
     def best_network(self) -> nn.Module:
-        """Return the best subnet as a network of its own, with its inherited weights and recalibrated BN."""
+        """Return the best subnet as a network of its own, with its inherited weights and recalibrated BN.
+
+        It is in eval mode: call its ``train()`` before a training of yours, as :func:`retrain` does by itself.
+        """
         return self._extract(self.best.sample)
 
     # Inside

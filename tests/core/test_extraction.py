@@ -74,6 +74,17 @@ def test_a_batch_norm_of_mutable_width_needs_no_weights() -> None:
     assert not list(network.norm.parameters())
 
 
+def test_a_batch_norm_of_mutable_width_averages_over_all_batches_without_momentum() -> None:
+    norm = toy_supernet(Elastic(norm={"momentum": None})).model.norm.train()
+    norm.sampling_policy._sampled = {"num_features": 2}
+    expected = nn.BatchNorm2d(2, momentum=None)
+    for features in torch.randn(3, 4, 2, 5, 5):
+        assert torch.equal(norm(features), expected(features))
+    assert torch.equal(norm.running_mean[:2], expected.running_mean)
+    assert torch.equal(norm.running_var[:2], expected.running_var)
+    assert torch.equal(norm.eval()(features), expected.eval()(features))
+
+
 @pytest.mark.parametrize("precision", [torch.float64, torch.bfloat16])
 def test_the_precision_is_the_supernets(supernet: Supernet, precision: torch.dtype) -> None:
     supernet.model.to(precision).eval()
