@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from nni_supernet_ext.core.model_arguments import model_arguments
 from nni_supernet_ext.errors import ConfigurationError
 
+TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+"""Lightning's hooks around a batch's way to the device, in order."""
+
 
 def to_device(module: Any, batch: Any, device: torch.device, model: nn.Module | None = None) -> Any:
     """Move a batch to a device through the transfer hooks, the data module's own before the module's.
@@ -28,9 +31,8 @@ def to_device(module: Any, batch: Any, device: torch.device, model: nn.Module | 
     Returns:
         The batch as the module's steps expect it; floating-point tensors in the precision of the weights.
     """
-    batch = _transfer_hook(module, "on_before_batch_transfer")(batch, 0)
-    batch = _transfer_hook(module, "transfer_batch_to_device")(batch, device, 0)
-    batch = _transfer_hook(module, "on_after_batch_transfer")(batch, 0)
+    before, transfer, after = (_transfer_hook(module, name) for name in TRANSFER_HOOKS)
+    batch = after(transfer(before(batch, 0), device, 0), 0)
     parameters = (module.model if model is None else model).parameters()
     dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
     if dtype == torch.float32:

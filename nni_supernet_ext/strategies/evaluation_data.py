@@ -6,7 +6,9 @@ import logging
 from typing import Any
 
 from nni.nas.evaluator.pytorch import Lightning
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
+from nni_supernet_ext.core.batches import TRANSFER_HOOKS
 from nni_supernet_ext.core.evaluation import tracks_statistics
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import ConfigurationError
@@ -39,6 +41,22 @@ def checked_evaluator(evaluator: Any) -> Lightning:
             outside[0],
         )
     return evaluator
+
+
+def refuse_hooks_of_data(evaluator: Lightning) -> None:
+    """Refuse a data module with transfer hooks of its own, which trials of NNI's training service do not have.
+
+    Raises:
+        ConfigurationError: It has some.
+    """
+    data = evaluator.datamodule
+    own = [hook for hook in TRANSFER_HOOKS if data is not None and is_overridden(hook, data)]
+    if own:
+        raise ConfigurationError(
+            f"The evaluator's data module is expected to leave batches as its loaders give them in a search with "
+            f"NNI's training service, but got {own} of its own. Move them to the evaluator's module, or search in "
+            "this process."
+        )
 
 
 class SearchData:

@@ -30,7 +30,12 @@ from nni_supernet_ext.strategies.breeding import Breeding
 from nni_supernet_ext.strategies.budget import Budget
 from nni_supernet_ext.strategies.distributed import DistributedEvaluation
 from nni_supernet_ext.strategies.evaluated import EvaluatedSubnet, best_evaluated
-from nni_supernet_ext.strategies.evaluation_data import SearchData, calibration_of, checked_evaluator
+from nni_supernet_ext.strategies.evaluation_data import (
+    SearchData,
+    calibration_of,
+    checked_evaluator,
+    refuse_hooks_of_data,
+)
 from nni_supernet_ext.strategies.evolution_checks import argument_problems, check_space
 from nni_supernet_ext.strategies.journal import Journal
 from nni_supernet_ext.strategies.quality import quality
@@ -203,6 +208,7 @@ class SupernetEvolution(Strategy):
         }
         self._journal = Journal(self.journal, identity)
         if isinstance(engine, TrainingServiceExecutionEngine):
+            refuse_hooks_of_data(evaluator)
             self._distributed = self._share(engine, evaluator.module, validation, settings)
         return model_space
 

@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.strategies import SupernetEvolution, SupernetStrategy
+from nni_supernet_ext.strategies.evaluation_data import refuse_hooks_of_data
 from nni_supernet_ext.testing import ToyCellSpace, toy_data, toy_evaluator, toy_supernet
 
 
@@ -116,6 +117,14 @@ def test_transfer_hooks_of_a_data_module_are_those_of_the_search_and_of_validati
         return found, {name: float(value) for name, value in evaluator.trainer.callback_metrics.items()}
 
     assert trained(scaled=True) == trained(scaled=False)
+
+
+def test_transfer_hooks_of_a_data_module_are_refused_where_trials_would_not_have_them(tmp_path) -> None:
+    given = toy_evaluator(root=tmp_path)
+    refuse_hooks_of_data(given)
+    refuse_hooks_of_data(Lightning(given.module, given.trainer, datamodule=Files(tmp_path / "calls")))
+    with pytest.raises(ConfigurationError, match=r"got \['on_after_batch_transfer'\] of its own.*this process"):
+        refuse_hooks_of_data(Lightning(given.module, given.trainer, datamodule=Scaled()))
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("bf16-mixed", torch.bfloat16), ("32-true", torch.float32)])
