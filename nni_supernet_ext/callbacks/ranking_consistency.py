@@ -223,7 +223,7 @@ class RankingConsistency(SupernetCallback):
     def _value(self, metric: Metric, predicted: np.ndarray) -> float:
         try:
             return float(metric(predicted, self.truths))
-        except ConfigurationError:
+        except ValueError:
             if np.isfinite(predicted).all():
                 raise
             return math.nan  # a linear correlation with a loss that is infinite
