@@ -209,7 +209,7 @@ class SupernetEvolution(Strategy):
         self._journal = Journal(self.journal, identity)
         if isinstance(engine, TrainingServiceExecutionEngine):
             refuse_hooks_of_data(evaluator)
-            self._distributed = self._share(engine, evaluator.module, validation, settings)
+            self._distributed = self._share(engine, evaluator, validation, settings)
         return model_space
 
     def _run(self) -> None:
@@ -348,7 +348,7 @@ class SupernetEvolution(Strategy):
         return network
 
     def _share(
-        self, engine: TrainingServiceExecutionEngine, module: Any, validation: Any, settings: dict[str, Any]
+        self, engine: TrainingServiceExecutionEngine, evaluator: Any, validation: Any, settings: dict[str, Any]
     ) -> DistributedEvaluation:
         """Write the supernet where the trials of NNI's training service find it."""
         running = running_experiment()
@@ -357,7 +357,7 @@ class SupernetEvolution(Strategy):
             assert running is not None  # Only an experiment makes such an engine.
             folder = running.working_directory.expanduser().absolute() / running.id
         path = folder / "shared_supernet.pkl"
-        share_supernet(path, self.supernet, module, validation, settings)
+        share_supernet(path, self.supernet, evaluator, validation, settings)
         sign = 1 if self.mode == "max" else -1
         return DistributedEvaluation(engine, path, self.subnets_per_trial, self.metric, sign)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import cloudpickle
 import nni
+import pytorch_lightning as pl
 from nni.nas.space import ExecutableModelSpace, ModelStatus
 
 from nni_supernet_ext._compat.samples import plain_sample
@@ -18,20 +19,27 @@ INDEX = "subnet"
 """Name of the metric that tells which subnet of the search a result belongs to."""
 
 
+_ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto", "logger": False, "enable_checkpointing": False}
+"""Settings of the trainer in a trial, which only steps that ask for ``self.trainer`` see."""
+
+
 def share_supernet(
-    path: Path, supernet: Supernet, training_module: Any, validation: Any, settings: Mapping[str, Any]
+    path: Path, supernet: Supernet, evaluator: Any, validation: Any, settings: Mapping[str, Any]
 ) -> None:
     """Write everything that evaluates subnets into one file.
 
     Args:
         path: The file; trials on other machines must find it under the same name.
         supernet: The trained supernet.
-        training_module: The evaluator's Lightning module.
+        evaluator: The search's evaluator: its Lightning module, and its trainer, of which every trial makes one
+            with the same plain settings.
         validation: Validation loader.
         settings: Further arguments of ``SubnetEvaluator``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = cloudpickle.dumps((supernet.model, training_module, validation, dict(settings)))
+    given = getattr(evaluator.trainer, "trace_kwargs", {})
+    trainer = {name: value for name, value in given.items() if isinstance(value, (bool, int, float, str))} | _ALONE
+    content = cloudpickle.dumps((supernet.model, evaluator.module, validation, dict(settings), trainer))
     temporary = path.with_suffix(".part")
     temporary.write_bytes(content)
     temporary.replace(path)
@@ -39,8 +47,8 @@ def share_supernet(
 
 def load_evaluator(path: Path) -> SubnetEvaluator:
     """Read the file of `share_supernet` and build the evaluator; the file must be trusted: it holds code."""
-    model, training_module, validation, settings = cloudpickle.loads(path.read_bytes())
-    return SubnetEvaluator(Supernet(model), training_module, validation, **settings)
+    model, training_module, validation, settings, trainer = cloudpickle.loads(path.read_bytes())
+    return SubnetEvaluator(Supernet(model), training_module, validation, **settings, trainer=pl.Trainer(**trainer))
 
 
 class SubnetBatch(ExecutableModelSpace):

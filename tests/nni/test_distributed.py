@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nni
+import numpy as np
 import pytest
+import pytorch_lightning as pl
+from nni.nas.evaluator.pytorch import Lightning, Trainer
 from nni.nas.execution.event import IntermediateMetricEvent, ModelEventType
 from nni.nas.experiment import NasExperiment
 
 from nni_supernet_ext._compat.samples import plain_sample
 from nni_supernet_ext.strategies import SupernetEvolution
 from nni_supernet_ext.strategies.distributed import DistributedEvaluation, TrialsFailedError, distributed_config
-from nni_supernet_ext.strategies.subnet_batch import SubnetBatch
+from nni_supernet_ext.strategies.subnet_batch import SubnetBatch, load_evaluator, share_supernet
 from nni_supernet_ext.testing import ToySpace, toy_evaluator, toy_supernet
+from nni_supernet_ext.testing.toys import ToyModule
 
 
 class Engine:
@@ -74,6 +79,32 @@ def test_batch_survives_the_way_to_the_trial() -> None:
     again = nni.load(nni.dump(batch))
     assert isinstance(again, SubnetBatch)
     assert again._dump() == batch._dump()
+
+
+class Asking(ToyModule):
+    """Asks for its trainer in its steps and hooks."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.log("epochs", float(self.trainer.max_epochs or 0))
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("doubled", 2 * self.trainer.callback_metrics["val_loss"])
+
+
+def test_steps_find_a_trainer_in_a_trial(tmp_path: Path) -> None:
+    supernet = toy_supernet(ToySpace())
+    callback = pl.Callback()
+    vars(callback)["lock"] = threading.Lock()  # what no pickle holds
+    trainer = Trainer(
+        max_epochs=7, callbacks=[callback], devices=2, strategy="ddp", accelerator="cpu", logger=False
+    )
+    loader = toy_evaluator(1, root=tmp_path).val_dataloaders
+    given = Lightning(Asking(num_classes=10), trainer, val_dataloaders=loader)
+    share_supernet(tmp_path / "shared", supernet, given, loader, {})
+    evaluator = load_evaluator(tmp_path / "shared")
+    found = evaluator.evaluate(supernet.domain.random(np.random.default_rng(0)))
+    assert found["epochs"] == 7 and found["doubled"] == pytest.approx(2 * found["val_loss"])
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # NNI leaves a socket open
