@@ -30,8 +30,9 @@ class Trial:
 
     Inside the ``with`` block, strategies of this package report their epochs to the trial by themselves, and add
     every subnet that a search evaluates to the experiment as a finished trial, where its search space has the
-    axis ``stage``. The end by ``nnictl stop`` or an assessor is clean; after ``nnictl resume`` the same trial
-    goes on from what lies in :attr:`folder`, and reports nothing twice.
+    axis ``stage``. Of several ranks, which all run the script, the first one reports. The end by ``nnictl stop``
+    or an assessor is clean; after ``nnictl resume`` the same trial goes on from what lies in :attr:`folder`, and
+    reports nothing twice.
 
     Args:
         defaults: Parameters that the search space does not give, and all where no experiment started the script.
@@ -127,7 +128,7 @@ class Trial:
             TrialStopped: The manager is gone; the report is kept and sent after a resume.
         """
         numbers = plain_numbers(metrics)
-        if self._reports.add(index, numbers):
+        if not _rank() and self._reports.add(index, numbers):
             self._send("PERIODICAL", index, numbers)
 
     def final(self, metrics: Mapping[str, Any] | None = None) -> None:
@@ -143,11 +144,11 @@ class Trial:
             TrialStopped: The manager is gone.
         """
         self._flush()
+        if _rank():
+            return  # Its process knows an earlier start of the trial at best.
         found = self._recording.best if self._recording is not None else None
         if metrics is None:
             metrics = found or without_subnets(self.last)
-        if not metrics and _rank():
-            return  # Only the first of several ranks has anything to report.
         if not metrics:
             raise ConfigurationError(
                 "Argument `metrics` is expected to be given where a trial has reported nothing, but got "
@@ -228,7 +229,7 @@ class Trial:
 
     def _repeat_lost_reports(self) -> None:
         """Send what an earlier process of this trial noted but the manager never received."""
-        if self.connection is None or self.connection.experiment is None or not self._reports.entries:
+        if self.connection is None or self.connection.experiment is None or not self._reports.entries or _rank():
             return
         trials = stored_trials(self.connection.experiment / "db" / "nni.sqlite")
         received = {index for t in trials if t.id == self.connection.id for index in t.reported}

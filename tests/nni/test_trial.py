@@ -147,6 +147,22 @@ def test_what_is_not_finite_is_left_out_but_for_default(
     assert "final `default` is nan" in caplog.text
 
 
+def test_only_the_first_rank_reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The others find the reports of an earlier start in the folder, and would end the trial with its last one."""
+    sent = {}
+    for rank in (0, 1):
+        monkeypatch.setattr(session, "_rank", lambda rank=rank: rank)
+        channel = Channel()
+        connect(monkeypatch, tmp_path / "trial", channel)
+        with Trial() as trial:
+            trial.intermediate(rank, {"default": 0.5})
+            trial.final()
+            trial.final({"default": 0.7})
+        sent[rank] = [kind for kind, _, _ in channel.sent]
+    assert sent == {0: ["PERIODICAL", "FINAL", "FINAL"], 1: []}
+    assert len((tmp_path / "trial" / "reports.jsonl").read_text().splitlines()) == 1
+
+
 def test_stopped_is_no_keyboard_interrupt() -> None:
     assert not issubclass(TrialStopped, KeyboardInterrupt), "NasExperiment.run would swallow it"
 
