@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nni_supernet_ext._integers import integer_problems
+from nni_supernet_ext._values import truth_value_problems
 from nni_supernet_ext.core.batches import to_device
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.draw import Sample
@@ -77,6 +78,7 @@ class GradientSplit(SplitRule):
                 f"{list(domain.candidates)}."
             )
         yield from integer_problems("Use 4.", batches=self.batches, subnets=self.subnets)
+        yield from truth_value_problems("Use True, the default.", balanced=self.balanced)
 
     def divide(self, context: SplitContext) -> Division:
         """Compare all choices and return the cheapest cut."""
@@ -113,8 +115,14 @@ class GradientSplit(SplitRule):
             subnets = _with_each_candidate(context, label, others)
             gradients = [_gradient(context, samples, batches) for samples in subnets]
             shared = [name for name in gradients[0] if all(name in gradient for gradient in gradients)]
-            vectors = [torch.cat([gradient[name].reshape(-1) for name in shared]) for gradient in gradients]
-            found[label] = min_cut(gradient_similarity(vectors), self.balanced)
+            if shared:  # else its candidates have nothing to disagree about
+                vectors = [torch.cat([gradient[name].reshape(-1) for name in shared]) for gradient in gradients]
+                found[label] = min_cut(gradient_similarity(vectors), self.balanced)
+        if not found:
+            raise ConfigurationError(
+                "Argument `choices` is expected to hold a choice whose candidates are trained with weights "
+                f"that they share, but got {labels}, where there are none. Use ChoiceSplit, which looks at none."
+            )
         return found
 
 

@@ -139,7 +139,7 @@ class ChoiceSplit(SplitRule):
     ) -> None:
         self.choice = choice
         self.parts = parts
-        self.groups = None if groups is None else tuple(tuple(group) for group in groups)
+        self.groups: Any = tuple(map(tuple, groups)) if _are_groups(groups) else groups
 
     def split_labels(self) -> tuple[str, ...]:
         """Return the given choice."""
@@ -193,6 +193,12 @@ class ChoiceSplit(SplitRule):
             )
         if self.groups is None:
             return
+        if not isinstance(self.groups, tuple):
+            yield (
+                f"Argument `groups` is expected to hold lists of candidates of {self.choice!r}, but got "
+                f"{self.groups!r}. Put every group into a list: groups=[[...], [...]]."
+            )
+            return
         named = [value for group in self.groups for value in group]
         wrong = [value for value in named if value not in candidates or named.count(value) > 1]
         if wrong or not all(self.groups) or not self.groups:
@@ -221,3 +227,11 @@ class ChoiceSplit(SplitRule):
         order = context.rng.permutation(len(candidates))
         dealt = [sorted(int(i) for i in share) for share in np.array_split(order, self.parts)]
         return Division(label, tuple(tuple(candidates[i] for i in share) for share in sorted(dealt)))
+
+
+def _are_groups(groups: Any) -> bool:
+    """Tell whether an argument is a sequence of sequences, of which a text is none."""
+    return all(
+        isinstance(one, Iterable) and not isinstance(one, str)
+        for one in (groups, *(groups if isinstance(groups, Iterable) else ()))
+    )

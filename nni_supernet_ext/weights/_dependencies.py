@@ -101,7 +101,14 @@ def dependency_problems(dependencies: Dependencies, plan: Plan) -> Iterable[str]
 
 
 def depth_problems(milestones: Sequence[float], dependencies: Dependencies) -> Iterable[str]:
-    """Yield that there are more milestones than dependencies that could begin to count at them."""
+    """Yield that there are no dependencies, or fewer than milestones at which they could begin to count."""
+    if milestones and not dependencies:
+        yield (
+            "Argument `dependencies` is expected to lead to layer choices whose weights depend on another choice, "
+            "but got none in this space. Map the label of a layer choice to that of another choice, or leave "
+            "WeightSplitting out; a Cell's choices cannot be split."
+        )
+        return
     deepest = max(map(len, dependencies.values()), default=0)
     if len(milestones) > deepest:
         yield (

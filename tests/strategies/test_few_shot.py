@@ -562,6 +562,21 @@ class Single(ModelSpace):
             "exclude each other",
         ),
         (
+            lambda: FewShotStrategy(base(), [ChoiceSplit("edge_0", groups=5)]),
+            ToyCellSpace,
+            "`groups` is expected to hold lists of candidates of 'edge_0', but got 5",
+        ),
+        (
+            lambda: FewShotStrategy(base(), [ChoiceSplit("edge_0", groups=["conv", "skip"])]),
+            ToyCellSpace,
+            "`groups` is expected to hold lists of candidates",
+        ),
+        (
+            lambda: FewShotStrategy(base(), [GradientSplit(balanced="no")], warmup_epochs=1),
+            ToyCellSpace,
+            "`balanced` is expected to be",
+        ),
+        (
             lambda: FewShotStrategy(base(), [ChoiceSplit(groups=[["conv"]])]),
             ToyCellSpace,
             "given together with `gro",

@@ -11,8 +11,9 @@ import pytorch_lightning as pl
 import torch
 from nni.mutable import ExpressionConstraint
 from nni.nas.execution import SequentialExecutionEngine
-from nni.nas.nn.pytorch import ModelSpace, MutableConv2d, MutableLinear
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableConv2d, MutableLinear
 from nni.nas.space import RawFormatModelSpace
+from torch import nn
 
 from nni_supernet_ext.callbacks.history import TrainingHistory
 from nni_supernet_ext.errors import ConfigurationError
@@ -149,6 +150,34 @@ def test_the_gradient_rule_looks_at_legal_subnets_only(
         assert pairs == [[(width, width)] * 4 for width in (4, 8, 4, 8)]
     else:
         assert pairs == [[(4, 8)] * 4, [(8, 8)] * 4, [(4, 4)] * 4, [(4, 8)] * 4]
+
+
+class Apart(ModelSpace):
+    """Have candidates that share no weight, and others without any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = (1, 3, 5)
+        self.whole = LayerChoice(
+            [nn.Sequential(nn.Conv2d(3, 10, k), nn.AdaptiveAvgPool2d(1), nn.Flatten()) for k in sizes],
+            label="whole",
+        )
+        self.end = LayerChoice([nn.ReLU(), nn.Identity()], label="end")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.end(self.whole(x))
+
+
+def test_the_gradient_rule_passes_over_choices_that_share_nothing(tmp_path: Path) -> None:
+    def split(choices: list[str]) -> FewShotStrategy:
+        few_shot = FewShotStrategy(base(), [GradientSplit(choices, batches=1, subnets=4)], warmup_epochs=1)
+        evaluator = toy_evaluator(1, root=tmp_path)
+        few_shot(RawFormatModelSpace(Apart(), evaluator), SequentialExecutionEngine())
+        return few_shot
+
+    assert split(["whole", "end"]).regions == [{"end": [0]}, {"end": [1]}]
+    with pytest.raises(ConfigurationError, match=r"weights that they share, but got \['whole'\].*ChoiceSplit"):
+        split(["whole"])
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "auto"])

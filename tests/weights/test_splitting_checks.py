@@ -168,7 +168,7 @@ def test_cycles(dependencies, cycle):
         (WeightSplitting("sequential", True), r"all int"),
         (WeightSplitting("sequential", "auto-ish"), r"all int"),
         (WeightSplitting("sequential", [0.3, 0.6]), "at most 1, one for each dependency"),
-        (WeightSplitting({}, [0.3]), "at most 0"),
+        (WeightSplitting({}, [0.3]), "lead to layer choices .*, but got none in this space"),
         (WeightSplitting("sequential", [0.5], "kept"), "`optimizer_state` is expected to be one of"),
         (WeightSplitting({"b": 3}, [0.5]), "expected to map a label to labels, but 'b' got 3"),
     ],
