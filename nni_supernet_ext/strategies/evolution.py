@@ -8,38 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nni.nas.evaluator.pytorch import Lightning
-from nni.nas.execution import TrainingServiceExecutionEngine
 from nni.nas.space import ModelStatus, RawFormatModelSpace
 from nni.nas.strategy.base import Strategy
 from torch import nn
 from tqdm.auto import tqdm
 
-from nni_supernet_ext._compat.nni_experiment import announce_experiments, running_experiment
+from nni_supernet_ext._compat.nni_experiment import announce_experiments
 from nni_supernet_ext._compat.nni_fixes import apply_nni_fixes
 from nni_supernet_ext._values import as_path
-from nni_supernet_ext.core.batches import example_inputs
 from nni_supernet_ext.core.draw import Sample
-from nni_supernet_ext.core.evaluation import SubnetEvaluator, attached
-from nni_supernet_ext.core.loaders import detached_batches
 from nni_supernet_ext.core.slots import WeightStore
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import ConfigurationError, TrainingDivergedError
 from nni_supernet_ext.recording import Recording, open_recording
 from nni_supernet_ext.strategies.breeding import Breeding
-from nni_supernet_ext.strategies.budget import Budget
-from nni_supernet_ext.strategies.distributed import DistributedEvaluation
 from nni_supernet_ext.strategies.evaluated import EvaluatedSubnet, best_evaluated
-from nni_supernet_ext.strategies.evaluation_data import (
-    SearchData,
-    calibration_of,
-    checked_evaluator,
-    refuse_hooks_of_data,
-)
+from nni_supernet_ext.strategies.evaluation_data import checked_evaluator
 from nni_supernet_ext.strategies.evolution_checks import argument_problems, check_space
-from nni_supernet_ext.strategies.journal import Journal
 from nni_supernet_ext.strategies.quality import quality
-from nni_supernet_ext.strategies.subnet_batch import share_supernet
+from nni_supernet_ext.strategies.search_setup import set_up_search
 from nni_supernet_ext.strategies.subnet_model import SubnetModel, submit_model
 from nni_supernet_ext.weights.shared import SharedWeights
 from nni_supernet_ext.weights.trained_with import refuse_shared_weights
@@ -151,7 +138,6 @@ class SupernetEvolution(Strategy):
         self.history: list[EvaluatedSubnet] = []
         self._models: list[SubnetModel] = []
         self._restored: dict[str, Any] = {}
-        self._distributed: DistributedEvaluation | None = None
         self._stopped = False
         problems = argument_problems(self)
         if problems:
@@ -168,54 +154,15 @@ class SupernetEvolution(Strategy):
             )
         self.supernet = Supernet(model_space.model_space)
         refuse_shared_weights(self.supernet.model, self.weights)
-        domain = self.supernet.domain
-        check_space(domain)
-        evaluator = checked_evaluator(model_space.evaluator)
-        data = SearchData(evaluator)
-        validation = data.loader("val")
-        limit = self.limit_batches if self.limit_batches is not None else data.limit("val", validation)
-        settings = {
-            "calibration": calibration_of(data, self.supernet, self.recalibrate_batches),
-            "recalibrate_batches": self.recalibrate_batches,
-            "limit_batches": limit,
-            "seed": self.seed,
-            "activate": self.weights.activate,
-            "precision": evaluator.trainer.precision_plugin,
-        }
-        # Lightning brings a trained model back to the CPU; the search runs where the trainer would.
+        check_space(self.supernet.domain)
         self._home = next(self.supernet.model.parameters()).device
-        self._evaluate = SubnetEvaluator(
-            self.supernet,
-            evaluator.module,
-            validation,
-            **settings,
-            device=evaluator.trainer.strategy.root_device,
-            trainer=evaluator.trainer,
-        )
-        self._budget = Budget(
-            self.supernet,
-            max_parameters=self.max_parameters,
-            max_flops=self.max_flops,
-            constraint=self.constraint,
-            inputs=self._example(evaluator, validation) if self.count_flops or self.max_flops else None,
-        )
-        identity = {
-            "choices": [repr(m) for m in domain.mutables.values()],
-            "seed": self.seed,
-            "recalibrate_batches": self.recalibrate_batches,
-            "limit_batches": limit,
-            "weights": self.weights.digest(self.supernet),
-        }
-        self._journal = Journal(self.journal, identity)
-        if isinstance(engine, TrainingServiceExecutionEngine):
-            refuse_hooks_of_data(evaluator)
-            self._distributed = self._share(engine, evaluator, validation, settings)
+        self._setup = set_up_search(self, checked_evaluator(model_space.evaluator), engine)
         return model_space
 
     def _run(self) -> None:
         with open_recording(
             # NNI's own manager shows the trials of its training service.
-            self.record and self._distributed is None,
+            self.record and self._setup.distributed is None,
             self.supernet.domain,
             self.supernet.model,
             training=False,
@@ -227,14 +174,14 @@ class SupernetEvolution(Strategy):
     def _search(self, recording: Recording) -> None:
         breeding = Breeding(
             self.supernet.domain,
-            self._budget,
+            self._setup.budget,
             self.population,
             self.mutation_probability,
             self.crossover_share,
             np.random.default_rng(self.seed),
         )
         if self._restored.get("evaluations"):
-            self._journal.load_state_dict(self._restored)
+            self._setup.journal.load_state_dict(self._restored)
         total = self.population * (self.cycles + 1)
         with tqdm(total=total, desc="search", disable=not self.progress, unit="subnet") as bar:
             for cycle in range(self.cycles + 1):
@@ -253,11 +200,11 @@ class SupernetEvolution(Strategy):
 
     def _affordable(self, children: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Yield architectures up to the first one that is not known and exceeds the experiment's budget."""
-        unknown = [sample for sample in children if self._journal.get(sample) is None]
-        if self._distributed is not None and unknown and self.engine.budget_available():
-            self._distributed.evaluate(unknown, self._journal.add)
+        unknown = [sample for sample in children if self._setup.journal.get(sample) is None]
+        if self._setup.distributed is not None and unknown and self.engine.budget_available():
+            self._setup.distributed.evaluate(unknown, self._setup.journal.add)
         for sample in children:
-            self._stopped = self._journal.get(sample) is None and not self.engine.budget_available()
+            self._stopped = self._setup.journal.get(sample) is None and not self.engine.budget_available()
             if self._stopped:
                 return
             yield sample
@@ -282,7 +229,7 @@ class SupernetEvolution(Strategy):
 
     def state_dict(self) -> dict[str, Any]:
         """Return every evaluation so far; a resumed search repeats none of them."""
-        return self._journal.state_dict() if hasattr(self, "_journal") else {}
+        return self._setup.journal.state_dict() if hasattr(self, "_setup") else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the evaluations of an interrupted search."""
@@ -322,7 +269,7 @@ class SupernetEvolution(Strategy):
     def _submit(self, sample: dict[str, Any], recording: Recording) -> None:
         sign = 1 if self.mode == "max" else -1
         model = SubnetModel(sample, self._measure, self._extract, self.metric, sign)
-        known = self._journal.get(sample)
+        known = self._setup.journal.get(sample)
         if known is not None:
             model.take(known)
         else:
@@ -332,39 +279,20 @@ class SupernetEvolution(Strategy):
             _logger.warning("The subnet %r failed; the search goes on without it.", model)
             return
         self._models.append(model)
-        parameters, flops = self._budget.costs(sample)
+        parameters, flops = self._setup.budget.costs(sample)
         self.history.append(EvaluatedSubnet(sample, model.results, parameters, flops))
         costs = {"parameters": parameters} if flops is None else {"parameters": parameters, "flops": flops}
         recording.subnet(sample, {"default": model.results[self.metric], **model.results, **costs})
 
     def _measure(self, sample: dict[str, Any]) -> dict[str, float]:
-        found = self._evaluate.evaluate(sample)
-        self._journal.add(sample, found)
+        found = self._setup.evaluator.evaluate(sample)
+        self._setup.journal.add(sample, found)
         return found
 
     def _extract(self, sample: dict[str, Any]) -> nn.Module:
-        network = self._evaluate.extract(sample).to(self._home)
+        network = self._setup.evaluator.extract(sample).to(self._home)
         self.supernet.model.to(self._home)
         return network
 
-    def _share(
-        self, engine: TrainingServiceExecutionEngine, evaluator: Any, validation: Any, settings: dict[str, Any]
-    ) -> DistributedEvaluation:
-        """Write the supernet where the trials of NNI's training service find it."""
-        running = running_experiment()
-        folder = self.shared_folder
-        if folder is None:
-            assert running is not None  # Only an experiment makes such an engine.
-            folder = running.working_directory.expanduser().absolute() / running.id
-        path = folder / "shared_supernet.pkl"
-        share_supernet(path, self.supernet, evaluator, validation, settings)
-        sign = 1 if self.mode == "max" else -1
-        return DistributedEvaluation(engine, path, self.subnets_per_trial, self.metric, sign)
-
     def _value(self, model: SubnetModel) -> float:
         return quality(model.results[self.metric], self.mode)
-
-    def _example(self, evaluator: Lightning, validation: Any) -> Any:
-        batch = next(detached_batches(validation, 1, self.seed))
-        with attached(evaluator.module, evaluator.trainer):
-            return example_inputs(evaluator.module, batch, self.supernet.model)

@@ -105,7 +105,7 @@ class GradientSplit(SplitRule):
                 f"Use some of {eligible}."
             )
         domain, device = context.supernet.domain, next(context.supernet.model.parameters()).device
-        others = [domain.random(context.rng) for _ in range(self.subnets)]
+        others: list[Sample] = [domain.random(context.rng) for _ in range(self.subnets)]
         batches = [
             to_device(context.training_module, batch, device)
             for batch in detached_batches(context.train_loader, self.batches, context.seed)

@@ -139,7 +139,8 @@ class ChoiceSplit(SplitRule):
     ) -> None:
         self.choice = choice
         self.parts = parts
-        self.groups: Any = tuple(map(tuple, groups)) if _are_groups(groups) else groups
+        given: Any = groups
+        self.groups: Any = tuple(map(tuple, given)) if _are_groups(given) else given
 
     def split_labels(self) -> tuple[str, ...]:
         """Return the given choice."""

@@ -50,7 +50,7 @@ def test_exhausts_a_small_space_once_and_finds_its_best(tmp_path):
     search = _search(space, evaluator, population=4, cycles=9)
     keys = [sample_key(subnet.sample) for subnet in search.history]
     assert len(keys) == len(set(keys)) == 6
-    best = max(search._evaluate.evaluate(s)["val_acc"] for s in search.supernet.domain.grid())
+    best = max(search._setup.evaluator.evaluate(s)["val_acc"] for s in search.supernet.domain.grid())
     assert search.best.metrics["val_acc"] == best
 
 
@@ -72,7 +72,7 @@ def test_selection_moves_towards_the_goal(tmp_path):
     model = RawFormatModelSpace(space, evaluator)
     search.initialize(model, SequentialExecutionEngine())
     count = resolve_complexity("parameters", search.supernet)
-    search._evaluate.evaluate = lambda sample: {"val_acc": count(sample)}
+    search._setup.evaluator.evaluate = lambda sample: {"val_acc": count(sample)}
     search.run()
     sizes = [subnet.parameters for subnet in search.history]
     assert sum(sizes[-20:]) / 20 > 1.5 * sum(sizes[:20]) / 20
@@ -142,8 +142,8 @@ def test_journal_lets_a_killed_search_go_on(tmp_path):
     evaluated = []
     search = SupernetEvolution(population=5, cycles=2, journal=path, progress=False, recalibrate_batches=2)
     search.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
-    original = search._evaluate.evaluate
-    search._evaluate.evaluate = lambda sample: (evaluated.append(sample), original(sample))[1]
+    original = search._setup.evaluator.evaluate
+    search._setup.evaluator.evaluate = lambda sample: (evaluated.append(sample), original(sample))[1]
     search.run()
     assert [s.sample for s in search.history] == [s.sample for s in whole.history]
     assert [s.metrics for s in search.history] == [s.metrics for s in whole.history]
