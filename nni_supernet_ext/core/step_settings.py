@@ -21,9 +21,10 @@ def step_settings(plan: Plan) -> dict[str, Any]:
     Returns:
         Name in words -> value in plain containers.
     """
-    settings: dict[str, Any] = {"gradient_clip_val": plan.gradient_clip_val, "set_to_none": plan.set_to_none}
-    if plan.gradient_clip_val is not None:
-        settings["gradient_clip_algorithm"] = plan.gradient_clip_algorithm
+    clipping = plan.gradient_clip_val
+    settings = {"gradient_clip_val": plain_setting(clipping), "set_to_none": plain_setting(plan.set_to_none)}
+    if clipping is not None:
+        settings["gradient_clip_algorithm"] = plain_setting(plan.gradient_clip_algorithm)
     for owner in plan.owners():
         for part in with_bases(owner):
             for argument, value in part_arguments(part).items():

@@ -91,9 +91,9 @@ def _not_set_twice(arguments: dict[str, Any]) -> dict[str, Any]:
     Returns:
         The arguments. Lightning accepts the accelerator, and plugins, from one side only.
     """
-    strategy: Any = arguments.get("strategy")
-    if not isinstance(strategy, Strategy):
+    if not isinstance(arguments.get("strategy"), Strategy):
         return arguments
+    strategy: Any = arguments["strategy"]
     if arguments.get("accelerator", "auto") != "auto" or getattr(strategy, "parallel_devices", None):
         strategy.accelerator = None  # type: ignore[assignment]  # The argument, or the devices, say it again.
     plugins = arguments.get("plugins") or []
