@@ -95,7 +95,7 @@ def _not_set_twice(arguments: dict[str, Any]) -> dict[str, Any]:
         return arguments
     strategy: Any = arguments["strategy"]
     if arguments.get("accelerator", "auto") != "auto" or getattr(strategy, "parallel_devices", None):
-        strategy.accelerator = None  # type: ignore[assignment]  # The argument, or the devices, say it again.
+        strategy.accelerator = None  # The argument, or the devices, say it again.
     plugins = arguments.get("plugins") or []
     plugins = plugins if isinstance(plugins, list) else [plugins]
     left = [plugin for plugin in plugins if isinstance(plugin, LayerSync)]
