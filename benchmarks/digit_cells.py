@@ -16,6 +16,7 @@ import copy
 import itertools
 import json
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -189,17 +190,35 @@ def write_table(results: Results, codes: list[str], seeds: list[int], out: Path)
         print(f"Kendall's tau between the test accuracies of seeds {one} and {other}: {kendall_tau(*pair):.3f}")
 
 
+def _seeds(text: str) -> list[int]:
+    """Read a list of seeds."""
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise argparse.ArgumentTypeError(
+            f"expected numbers with commas between them, such as 0,1,2, but got {text!r}"
+        )
+    return [int(seed) for seed in text.split(",")]
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """Read which share of the work is meant."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or int(found[1]) >= int(found[2]):
+        raise argparse.ArgumentTypeError(f"expected k/n with k from 0 to n - 1, such as 0/2, but got {text!r}")
+    return int(found[1]), int(found[2])
+
+
 def main() -> None:
     """Train what is not trained yet, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
+    parser.add_argument("--seeds", type=_seeds, default="0,1,2", help="default: %(default)s")
     parser.add_argument("--work", type=Path, required=True, help="folder of the results so far")
     parser.add_argument("--out", type=Path, help="csv file to write when all is trained")
-    parser.add_argument("--shard", default="0/1", help="train only each n-th: k/n; default: %(default)s")
+    parser.add_argument(
+        "--shard", type=_shard, default="0/1", help="train only each n-th: k/n; default: %(default)s"
+    )
     parser.add_argument("--limit", type=int, help="only the first architectures")
     options = parser.parse_args()
-    seeds = [int(seed) for seed in options.seeds.split(",")]
-    shard, shards = map(int, options.shard.split("/"))
+    seeds, (shard, shards) = options.seeds, options.shard
     codes = ["".join(digits) for digits in itertools.product("123", repeat=6)][: options.limit]
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ from nni_supernet_ext.diagnostics import (  # isort: skip
     deviation_by_complexity,
     similarity_by_distance,
 )
-from nni_supernet_ext.errors import ConfigurationError  # isort: skip
+from nni_supernet_ext.errors import ConfigurationError, DataError  # isort: skip
 from nni_supernet_ext.functional import complexity_convergence  # isort: skip
 
 BATCHES = 8
@@ -166,7 +166,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--summarize", type=Path, help="only print the tables of a file of results")
     options = parser.parse_args(arguments)
     if options.summarize is not None:
-        print(summary(read_lines(options.summarize)))
+        try:
+            print(summary(read_lines(options.summarize)))
+        except DataError as error:
+            parser.error(str(error))
         return
     if options.out is None:
         parser.error("give --out or --summarize")

@@ -17,6 +17,10 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> str:
     """Return Markdown tables of the means over seeds."""
     if not lines:
         raise DataError("The file of results is expected to hold a line, but got none. Measure a method first.")
+    if any("stages" not in line for line in lines):
+        raise DataError(
+            "The file is expected to hold results of `diagnose.py`, but got others. `summarize.py` reads rankings."
+        )
     methods = list(dict.fromkeys(line["method"] for line in lines))
     stages = [_stages(line) for line in lines]
     distances = list(stages[0][STAGES[0]]["similarity"])

@@ -40,7 +40,7 @@ def deviation_by_complexity(
 
     Raises:
         ConfigurationError: Fewer than 2 batches, fewer subnets than groups, a number that is no positive integer,
-            or an unknown complexity.
+            or an unknown complexity; 'flops' by name, which needs an input.
 
     Example:
         >>> from nni_supernet_ext.testing import toy_data, toy_supernet
@@ -59,6 +59,11 @@ def deviation_by_complexity(
         raise ConfigurationError(
             f"Argument `n_groups` is expected to be at most {n_subnets}, the number of subnets, but got "
             f"{n_groups}. Use fewer groups or more subnets."
+        )
+    if complexity == "flops":
+        raise ConfigurationError(
+            "Argument `complexity` is expected to be 'parameters', 'weights' or a function of the sample, but got "
+            "'flops', which needs an input. Use `flop_count(supernet, inputs)` of nni_supernet_ext.core."
         )
     domain = gradients.supernet.domain
     measure = resolve_complexity(complexity, gradients.supernet)

@@ -268,7 +268,8 @@ class FewShotStrategy(RandomOneShot):
         reserved = {*self.base.paths.shared_choices}
         if training.momentum_label is not None:
             reserved.add(training.momentum_label)
-        rng = np.random.default_rng([self.base.seed, *path])
+        # The length keeps the streams apart: numpy takes [0] and [0, 0] for the same seed.
+        rng = np.random.default_rng([self.base.seed, len(path), *path])
         if training.last is None:
             return SplitContext(supernet, rng, reserved, seed=self.base.seed)
         plan = training.last.plan

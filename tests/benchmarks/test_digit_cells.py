@@ -215,3 +215,17 @@ def test_a_supernets_order_can_be_scored(oracle: DigitCellsOracle) -> None:
     rows = oracle.distinct()
     one_seed = [oracle.accuracy(row, seed=0) for row in rows]
     assert kendall_tau(one_seed, oracle.accuracies(rows)) > 0.8
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--shard", "2/1"], ["--shard", "x"], ["--shard", "0/0"], ["--seeds", "0,a"]]
+)
+def test_shares_and_seeds_that_train_nothing_are_refused(script, arguments, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sys.argv", ["digit_cells.py", "--work", str(tmp_path / "work"), *arguments])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert (
+        f"such as 0{'/2' if '--shard' in arguments else ',1,2'}, but got '{arguments[1]}'"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "work").exists()

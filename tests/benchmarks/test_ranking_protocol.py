@@ -255,3 +255,8 @@ def test_diagnostics_are_measured_and_summed_up(scripts: Any, tmp_path: Path, ca
     assert all(-1 <= cosine <= 1 for stage in first["stages"] for cosine in stage["similarity"].values())
     scripts["diagnose"].main(["--summarize", str(out)])
     assert capsys.readouterr().out.count("| spos |") == 4
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"method": "spos", "seed": 0, "tau": 0.5, "protocol": {"name": "small"}}\n', encoding="utf-8")
+    with pytest.raises(SystemExit):
+        scripts["diagnose"].main(["--summarize", str(other)])
+    assert "expected to hold results of `diagnose.py`" in capsys.readouterr().err

@@ -143,6 +143,8 @@ def test_deviation_of_groups_by_complexity() -> None:
     for wrong in ({"n_subnets": 4.0}, {"n_groups": True}):
         with pytest.raises(ConfigurationError, match=f"`{next(iter(wrong))}` is expected to be a positive integer"):
             deviation_by_complexity(gradients, batches, **wrong)
+    with pytest.raises(ConfigurationError, match=r"'flops', which needs an input\. Use `flop_count"):
+        deviation_by_complexity(gradients, batches, "flops")
     with pytest.raises(ConfigurationError, match="at least 2 batches"):
         deviation_by_complexity(gradients, batches[:1])
     with pytest.raises(ConfigurationError, match="`n_pairs`"):

@@ -270,6 +270,18 @@ def test_two_levels_make_the_product_of_the_groups(tmp_path) -> None:
     assert all({tuple(step[0].values()) for step in trace_of(few_shot, i).draws} for i in range(9))
 
 
+def test_no_two_splits_draw_from_the_same_stream(tmp_path) -> None:
+    drawn = []
+
+    class Drawing(ChoiceSplit):
+        def divide(self, context):
+            drawn.append(int(context.rng.integers(2**31)))
+            return super().divide(context)
+
+    run(FewShotStrategy(base(validate=0), [Drawing("edge_0"), Drawing("edge_1")]), tmp_path, epochs=1)
+    assert len(drawn) >= 4 and len(set(drawn)) == 4
+
+
 def test_two_levels_of_five_candidates_make_25_sub_supernets(tmp_path) -> None:
     """The papers' recursive split of NAS-Bench-201: each part trains its own 625 architectures, the search all."""
     splits = [ChoiceSplit("cell/0_1"), ChoiceSplit("cell/2_3")]
