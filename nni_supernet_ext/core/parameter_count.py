@@ -15,10 +15,12 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import (
     PathSamplingRepeat,
 )
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from nni_supernet_ext._compat.expressions import Expressions
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.units import Unit, UnitSum
+from nni_supernet_ext.errors import SpaceError
 
 Counter = Callable[[Tensor], int]
 
@@ -44,6 +46,9 @@ def parameter_count(model: ModelSpace, counter: Counter = count_all) -> UnitSum:
         Function from a sample to the number of parameters of its subnet, all layers that the subnet holds
         included, with the exact extremes over the space.
 
+    Raises:
+        SpaceError: A lazy layer does not know its shape yet.
+
     Example:
         >>> from nni_supernet_ext.testing import toy_supernet
         >>> supernet = toy_supernet()
@@ -52,16 +57,27 @@ def parameter_count(model: ModelSpace, counter: Counter = count_all) -> UnitSum:
         >>> counted == sum(p.numel() for p in supernet.extract(sample).parameters())
         True
     """
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise SpaceError(
+            f"The space is expected to know the shapes of all weights, but got {len(lazy)} of lazy layers, "
+            f"{lazy[0]!r} the first. Give the layers their input size, as in `nn.Linear` for `nn.LazyLinear`."
+        )
     return UnitSum(list(_units(model, counter, seen=set())))
 
 
 def _units(module: nn.Module, counter: Counter, seen: set[int]) -> Iterator[Unit]:
     """Yield one constant unit for the plain parameters and one per supernet module, never descending twice."""
     constant = 0
-    stack = [module]
+    stack, counted = [module], set()
     while stack:
         current = stack.pop()
         if isinstance(current, BaseSuperNetModule):
+            # A choice under two names becomes two supernet modules around the same candidates.
+            content = tuple(map(id, current.children())) or (id(current),)
+            if content in counted:
+                continue
+            counted.add(content)
             labels = tuple(sorted(_labels(current)))
             yield Unit(labels, _counting(current, counter))
             continue

@@ -15,7 +15,7 @@ from torch import nn
 from nni_supernet_ext.core import find_extremes, flop_count, parameter_count, resolve_complexity
 from nni_supernet_ext.core.pairs import samples_of_all_pairs
 from nni_supernet_ext.core.parameter_count import count_weights
-from nni_supernet_ext.errors import ConfigurationError
+from nni_supernet_ext.errors import ConfigurationError, SpaceError
 from nni_supernet_ext.spaces import nasbench201, nasbench201_flops
 from nni_supernet_ext.testing import ToyCellSpace, toy_supernet
 from tests.core.test_equals_random_one_shot import CellSpace, EveryPrimitive
@@ -226,3 +226,38 @@ def test_unknown_measure_and_missing_input_are_refused():
         resolve_complexity("latency", toy_supernet())
     with pytest.raises(ConfigurationError, match="`inputs` is expected to be an example input batch"):
         resolve_complexity("flops", toy_supernet())
+
+
+class TwoNames(ModelSpace):
+    """The same choice, with the same weights, at two places."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = LayerChoice(
+            {"linear": nn.Linear(4, 4), "wide": nn.Sequential(nn.Linear(4, 9), nn.Linear(9, 4))}, label="op"
+        )
+        self.again = nn.ModuleList([self.first])
+
+    def forward(self, x):
+        return self.again[0](self.first(x))
+
+
+def test_a_choice_under_two_names_counts_once():
+    supernet = toy_supernet(TwoNames())
+    count = resolve_complexity("parameters", supernet)
+    assert count({"op": "linear"}) == 4 * 4 + 4
+    assert count({"op": "wide"}) == 4 * 9 + 9 + 9 * 4 + 4
+
+
+class Lazy(ModelSpace):
+    def __init__(self):
+        super().__init__()
+        self.op = LayerChoice({"linear": nn.LazyLinear(4), "skip": nn.Identity()}, label="op")
+
+    def forward(self, x):
+        return self.op(x)
+
+
+def test_weights_without_a_shape_are_refused():
+    with pytest.raises(SpaceError, match=r"got 2 of lazy layers, 'op\.linear\.weight' the first\. Give the layers"):
+        resolve_complexity("parameters", toy_supernet(Lazy()))
