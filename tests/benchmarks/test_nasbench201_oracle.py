@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -274,10 +273,7 @@ def test_missing_seed_values_are_nan(real):
 
 
 def test_the_table_is_shared_between_oracles(real, data_dir):
-    start = time.perf_counter()
-    again = NasBench201Oracle(data_dir)
-    assert again.table is real.table
-    assert time.perf_counter() - start < 0.5
+    assert NasBench201Oracle(data_dir).table is real.table
 
 
 def test_latency_of_a_part_needs_official_indices(small):

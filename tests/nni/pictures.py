@@ -45,9 +45,9 @@ ROWS = "document.querySelectorAll('.ms-DetailsRow').length"
 
 
 def overview(browser: Browser, port: int, path: Path) -> float:
-    """Picture the overview; return the seconds until it shows trials."""
+    """Picture the overview; return the seconds until it shows trials, which may be many on a busy machine."""
     browser.open(f"http://127.0.0.1:{port}/oview")
-    seconds = browser.wait(f"{ROWS} > 0 && document.body.innerText.includes('Top trials')", 120)
+    seconds = browser.wait(f"{ROWS} > 0 && document.body.innerText.includes('Top trials')", 240)
     _take(browser, path)
     return seconds
 
@@ -55,7 +55,7 @@ def overview(browser: Browser, port: int, path: Path) -> float:
 def open_details(browser: Browser, port: int) -> float:
     """Go to the page of the trials; return the seconds until it shows some."""
     browser.open(f"http://127.0.0.1:{port}/detail")
-    return browser.wait(f"{ROWS} > 0 && document.body.innerText.includes('Trial jobs')", 120)
+    return browser.wait(f"{ROWS} > 0 && document.body.innerText.includes('Trial jobs')", 240)
 
 
 def hyper_parameters(browser: Browser, path: Path) -> list[str]:
