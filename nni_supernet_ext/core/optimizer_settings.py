@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -97,18 +98,26 @@ def optimizer_settings(optimizer: Optimizer, schedulers: Iterable[Any], step: Ma
 
 
 def plain_setting(value: Any) -> Any:
-    """Return a setting as one of Python's own types; None for what is of a kind that cannot be compared."""
+    """Return a setting as one of Python's own types; None for what cannot be compared, such as NaN or a function."""
     if isinstance(value, Tensor):
-        return value.tolist()
+        return plain_setting(value.tolist())
     if is_truth_value(value):
         return bool(value)
     if is_number(value):
-        return float(value)
+        return None if math.isnan(value) else float(value)
     if isinstance(value, (list, tuple)):
         return [plain_setting(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): plain_setting(item) for key, item in value.items()}
+        return {name: plain_setting(item) for key, item in value.items() if (name := _key(key)) is not None}
     return str.__str__(value) if isinstance(value, str) else None
+
+
+def _key(key: Any) -> str | None:
+    """Return a mapping's key as text; None for an object whose text is another in every process."""
+    plain = plain_setting(key)
+    if isinstance(plain, list):
+        return str(plain)
+    return str(key) if plain is not None or key is None or isinstance(key, type) else None
 
 
 def first_difference(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

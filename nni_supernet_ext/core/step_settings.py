@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from nni_supernet_ext.core.declared import with_bases
@@ -25,10 +27,13 @@ def step_settings(plan: Plan) -> dict[str, Any]:
     settings = {"gradient_clip_val": plain_setting(clipping), "set_to_none": plain_setting(plan.set_to_none)}
     if clipping is not None:
         settings["gradient_clip_algorithm"] = plain_setting(plan.gradient_clip_algorithm)
+    counted: Counter[str] = Counter()
     for owner in plan.owners():
         for part in with_bases(owner):
-            for argument, value in part_arguments(part).items():
-                settings[f"{argument} of {type(part).__name__}"] = value
+            name = type(part).__name__
+            counted[name] += 1
+            told = name if counted[name] == 1 else f"{name} {counted[name]}"
+            settings |= {f"{argument} of {told}": value for argument, value in part_arguments(part).items()}
     return settings
 
 
@@ -40,5 +45,8 @@ def part_arguments(part: Any) -> dict[str, Any]:
         >>> part_arguments(MomentumSeparation(by='op'))
         {'by': 'op'}
     """
-    names = inspect.signature(type(part).__init__).parameters
-    return {name: plain_setting(getattr(part, name)) for name in names if hasattr(part, name)}
+    found = {}
+    for name in inspect.signature(type(part).__init__).parameters:
+        with suppress(Exception):  # a property that can be read only while it trains
+            found[name] = plain_setting(getattr(part, name))
+    return found

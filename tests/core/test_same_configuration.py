@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 
 from nni_supernet_ext.callbacks import ComplexityAwareLR, CosineLR, MomentumSeparation
+from nni_supernet_ext.core import SupernetCallback
 from nni_supernet_ext.core.optimizer_settings import KEY
 from nni_supernet_ext.errors import CheckpointError
 from nni_supernet_ext.paths import ImportancePathSampler, SandwichSampler
@@ -224,3 +226,33 @@ def test_same_settings_are_not_spoken_of(tmp_path: Path, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING, logger="nni_supernet_ext"):
         train(CASE, {**CLIPPED, "checkpoint_dir": folder}, tmp_path)
     assert not caplog.records
+
+
+class Odd(SupernetCallback):
+    """Decide something by arguments that no two processes hold as the same objects, or that cannot be read."""
+
+    def __init__(self, claim: str, rate: float = math.nan, table: Any = None, later: Any = None) -> None:
+        self.claims = frozenset({claim})
+        self.rate = [rate, torch.tensor(rate)]
+        self.table = {nn.Identity(): 1, len: 2, (1, nn.Identity()): 3, nn.Conv2d: 4} if table is None else table
+
+    @property
+    def later(self) -> Any:
+        raise RuntimeError("Not trained yet.")
+
+
+def test_arguments_that_cannot_be_compared_stand_in_no_one_s_way(tmp_path: Path) -> None:
+    folder = _saved(tmp_path, {"callbacks": [Odd("one")]}, {})
+    with pytest.raises(CheckpointError, match="another `table of Odd`"):
+        train(CASE, {"callbacks": [Odd("one", table={nn.Conv2d: 5})], "checkpoint_dir": folder}, tmp_path)
+    assert len(train(CASE, {"callbacks": [Odd("one")], "checkpoint_dir": folder}, tmp_path).draws) == 4
+
+
+def test_two_parts_of_a_class_are_compared_one_by_one(tmp_path: Path) -> None:
+    def parts(first: float, second: float) -> list[Any]:
+        return [Odd("one", first), Odd("two", second)]
+
+    folder = _saved(tmp_path, {"callbacks": parts(1.0, 2.0)}, {})
+    for other, name in ((parts(3.0, 2.0), "Odd"), (parts(1.0, 3.0), "Odd 2")):
+        with pytest.raises(CheckpointError, match=f"another `rate of {name}`"):
+            train(CASE, {"callbacks": other, "checkpoint_dir": folder}, tmp_path)
