@@ -21,6 +21,18 @@ def restart_train_iterator(trainer: Any) -> None:
         iter(fetcher)
 
 
+def restore_training_modes(trainer: Any, module: Any) -> None:
+    """Put a module that is validated in the midst of a training into the modes in which it is trained.
+
+    Args:
+        trainer: Lightning trainer.
+        module: The module that it trains; outside validation it stays as it is.
+    """
+    modes = getattr(trainer.fit_loop.epoch_loop.val_loop, "_module_mode", None)
+    if modes is not None and trainer.validating:
+        modes.restore(module)
+
+
 def missing_unused_parameters(trainer: Any) -> bool:
     """Tell whether the trainer's DistributedDataParallel insists on a gradient for every parameter.
 

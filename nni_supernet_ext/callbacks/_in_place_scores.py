@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
+from nni_supernet_ext._compat.lightning_loops import restore_training_modes
 from nni_supernet_ext.core.draw import Sample
 from nni_supernet_ext.core.evaluation import SubnetEvaluator
 from nni_supernet_ext.core.plan import Plan
@@ -41,6 +42,7 @@ def evaluate_in_place(
         DataError: There are no data.
     """
     with preserved_modes(pl_module), isolate_rng(), trainer.precision_plugin.val_step_context():
+        restore_training_modes(trainer, pl_module)  # which tell the evaluator what layers are frozen
         # Made anew each time: a weight store may have given the supernet other modules in between.
         evaluator = SubnetEvaluator(
             plan.supernet,

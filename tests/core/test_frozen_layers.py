@@ -84,6 +84,20 @@ def test_subnets_are_evaluated_with_their_statistics():
     assert _modes(supernet.model) == before
 
 
+@pytest.mark.filterwarnings("ignore:.*module.*in eval mode at the start of training")
+def test_a_ranking_in_the_midst_of_validation_ranks_with_their_statistics(tmp_path):
+    """Lightning has everything in eval mode by then; the search, after the training, finds the same losses."""
+    samples, batches = [{"op": "conv"}, {"op": "skip"}], {"recalibrate_batches": 2}
+    ranking = RankingConsistency(samples, [0.5, 0.25], metric="val_loss", mode="min", **batches)
+    case = MethodCase("case", dict, space=FrozenStem)
+    supernet = train(case, {"callbacks": [ranking]}, tmp_path).strategy.trained
+    evaluator = toy_evaluator()
+    calibration = {"calibration": evaluator.train_dataloaders, **batches}
+    subnets = SubnetEvaluator(supernet, evaluator.module, evaluator.val_dataloaders, **calibration)
+    losses = [subnets.evaluate(sample)["val_loss"] for sample in samples]
+    assert (-ranking.predicted).tolist() == pytest.approx(losses, abs=1e-6)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_only_a_model_in_train_mode_tells_which_are_frozen(training):
     model = nn.Sequential(nn.BatchNorm1d(1), nn.BatchNorm1d(1)).train(training)
