@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from nni_supernet_ext.core.batches import example_inputs
 from nni_supernet_ext.core.component import Component
 from nni_supernet_ext.core.declared import claim_problems, claims_of, hook_problems, problems_of, with_bases
+from nni_supernet_ext.core.evaluation import attached
 from nni_supernet_ext.core.host import callback_problems
 from nni_supernet_ext.core.loaders import detached_batches
 from nni_supernet_ext.core.slots import DataSampler, Objective, PathSampler, WeightStore
@@ -40,11 +41,13 @@ class Plan:
         seed: Seed of the run.
         training_module: The evaluator's Lightning module.
         trainer: The evaluator's Lightning trainer.
-        train_loader: Function that returns the evaluator's training loader.
+        train_loader: Function that returns the evaluator's training loader; before a training it prepares and sets
+            up the data module.
         set_to_none: Whether gradients are dropped (True, default) or zeroed before each optimizer step.
         optimizer: The evaluator's optimizer, once training has made it; None in the first round of checks.
         schedulers: Its learning-rate schedulers, once they exist.
         total_iterations: Batches of the whole training, once known; None where it has no known end.
+        datamodule: The evaluator's data module, or None.
 
     Raises:
         ConfigurationError: :meth:`check` finds problems; all of them at once.
@@ -85,6 +88,7 @@ class Plan:
     optimizer: Optimizer | None = None
     schedulers: Sequence[Any] = field(default_factory=tuple)
     total_iterations: int | None = None
+    datamodule: Any = None
 
     def components(self) -> Iterator[Any]:
         """Iterate over all parts that may declare claims and problems, slots first."""
@@ -103,7 +107,8 @@ class Plan:
     def example_inputs(self) -> Any:
         """Return two examples of the training data as the supernet takes them, shape ``(2, ...)``."""
         batch = next(detached_batches(self.train_loader(), 1, self.seed))
-        return example_inputs(self.training_module, batch, self.supernet.model)
+        with attached(self.training_module, self.trainer):
+            return example_inputs(self.training_module, batch, self.supernet.model)
 
     def check(self) -> None:
         """Raise every problem of the run at once.

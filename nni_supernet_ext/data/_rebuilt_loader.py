@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from nni.nas.evaluator.pytorch import DataLoader as TracedDataLoader
-from pytorch_lightning import LightningDataModule
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -64,8 +63,7 @@ def known_loader_problems(plan: Plan) -> Iterator[str]:
     Args:
         plan: The run.
     """
-    source = getattr(plan.train_loader, "__self__", None)
-    if isinstance(source, LightningDataModule) and plan.optimizer is None:
+    if plan.datamodule is not None and plan.optimizer is None:
         return  # Lightning sets a data module up only when training starts: before the second round of checks.
     yield from loader_problems(plan.train_loader())
 

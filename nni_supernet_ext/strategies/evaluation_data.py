@@ -59,6 +59,20 @@ def refuse_hooks_of_data(evaluator: Lightning) -> None:
         )
 
 
+def set_up_data(evaluator: Lightning) -> None:
+    """Prepare and set up an evaluator's data module, as a trainer does before it trains.
+
+    Args:
+        evaluator: An evaluator with a data module.
+    """
+    trainer: Any = evaluator.trainer
+    data: Any = evaluator.datamodule
+    if getattr(trainer, "datamodule", None) is None:  # as `fit` leaves it; its hooks are found there
+        trainer.datamodule, data.trainer = data, trainer
+    data.prepare_data()
+    data.setup("fit")
+
+
 class SearchData:
     """The loaders of an evaluator; a data module is prepared and set up once, as a trainer would do it.
 
@@ -99,11 +113,7 @@ class SearchData:
         if module is None:
             return getattr(self._evaluator, f"{stage}_dataloaders")
         if not self._ready:
-            trainer: Any = self._evaluator.trainer
-            if getattr(trainer, "datamodule", None) is None:  # as `fit` leaves it; its hooks are found there
-                trainer.datamodule, module.trainer = module, trainer
-            module.prepare_data()
-            module.setup("fit")
+            set_up_data(self._evaluator)
             self._ready = True
         return getattr(module, f"{stage}_dataloader")()
 

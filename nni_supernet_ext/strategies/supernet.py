@@ -36,6 +36,7 @@ from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.objectives.task import TaskLoss
 from nni_supernet_ext.paths.uniform import UniformPathSampler
 from nni_supernet_ext.recording import Recording, open_recording
+from nni_supernet_ext.strategies.evaluation_data import set_up_data
 from nni_supernet_ext.strategies.quality import usual_quality
 from nni_supernet_ext.strategies.supernet_checks import argument_problems, listed
 from nni_supernet_ext.strategies.trainer_callbacks import default_checkpoint
@@ -176,6 +177,7 @@ class SupernetStrategy(RandomOneShot):
             training_module=training_module,
             trainer=evaluator.trainer,
             train_loader=_train_loader(evaluator),
+            datamodule=evaluator.datamodule,
             set_to_none=self.set_to_none,
         )
         # Before the checks: some look at what the evaluator's steps give to the model.
@@ -334,6 +336,13 @@ def _own_data_methods(evaluator: Lightning) -> dict[str, Any]:
 
 def _train_loader(evaluator: Lightning) -> Callable[[], Any]:
     """Return a function that gives the user's own loader, also once NNI has put the strategy's in its place."""
-    if evaluator.datamodule is not None:
-        return evaluator.datamodule.train_dataloader
-    return lambda: evaluator.train_dataloaders
+    if evaluator.datamodule is None:
+        return lambda: evaluator.train_dataloaders
+    own: Callable[[], Any] = evaluator.datamodule.train_dataloader
+
+    def loader() -> Any:
+        if getattr(evaluator.trainer, "datamodule", None) is None:  # a training would attach it and set it up
+            set_up_data(evaluator)
+        return own()
+
+    return loader
