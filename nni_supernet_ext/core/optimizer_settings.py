@@ -98,7 +98,7 @@ def optimizer_settings(optimizer: Optimizer, schedulers: Iterable[Any], step: Ma
 
 
 def plain_setting(value: Any) -> Any:
-    """Return a setting as one of Python's own types; None for what cannot be compared, such as NaN or a function."""
+    """Return a setting as one of Python's own types; None for what cannot be compared, as NaN or a function."""
     if isinstance(value, Tensor):
         return plain_setting(value.tolist())
     if is_truth_value(value):

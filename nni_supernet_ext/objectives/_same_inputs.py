@@ -19,9 +19,14 @@ class SameInputs:
     """Compare, in the first steps, what the model gets for students with what it got for the teacher.
 
     Inputs of another shape are let through: a student may have a resolution of its own.
+
+    Args:
+        step_every: ``'subnet'`` lets inputs through too that trained weights outside the model have made: an update
+            between the draws changes them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, step_every: str = "batch") -> None:
+        self._trained_differ = step_every == "subnet"
         self._left = _STEPS
         self._teachers: list[Tensor] = []
 
@@ -51,13 +56,18 @@ class SameInputs:
             handle.remove()
         if is_teacher:
             self._teachers = found
-        elif any(_differ(mine, other) for mine, other in zip(found, self._teachers, strict=False)):
+        elif any(self._differ(mine, other) for mine, other in zip(found, self._teachers, strict=False)):
             raise ConfigurationError(
                 "Method `training_step` of the evaluator is expected to give teacher and students the same inputs, "
                 "but got others for a student: what the step draws at random, such as mixup, it draws for every "
                 "subnet anew. Draw it once for each batch, in `on_after_batch_transfer` or in the loader's "
                 "`collate_fn`, or use `beta=0`."
             )
+
+    def _differ(self, first: Tensor, second: Tensor) -> bool:
+        if first is second or first.shape != second.shape or (first.requires_grad and self._trained_differ):
+            return False
+        return not (torch.equal(first, second) or torch.allclose(first, second, rtol=0, atol=0, equal_nan=True))
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -70,9 +80,3 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (list, tuple)):
         for part in value:
             yield from tensors_in(part)
-
-
-def _differ(first: Tensor, second: Tensor) -> bool:
-    if first is second or first.shape != second.shape or torch.equal(first, second):
-        return False
-    return not torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)

@@ -133,7 +133,7 @@ class InplaceDistillation(Objective):
     def prepare(self, plan: Plan) -> None:
         """Take the model whose outputs are distilled."""
         self._model, self._outputs = plan.supernet.model, []
-        self._inputs = SameInputs()
+        self._inputs = SameInputs(plan.step_every)
 
     def finish(self) -> None:
         """Let go of the model and of the last teacher's outputs."""

@@ -426,6 +426,44 @@ def test_inputs_drawn_once_or_equal_are_distilled(tmp_path, kind):
     assert not result.strategy.trained.model._forward_pre_hooks
 
 
+class Preceded(ToyModule):
+    """Have trained weights of its own before the model, through which a step may mix what it was given."""
+
+    mixes = False
+
+    def before(self, images):
+        return self.stem(images[torch.randperm(len(images))] if self.mixes else images)
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step((self.before(batch[0]), batch[1]), batch_idx)
+
+
+class PrecededMixing(Preceded):
+    mixes = True
+
+
+def preceded(kind):
+    made = module_case(kind)
+
+    def make(*arguments, **settings):
+        evaluator = made.evaluator(*arguments, **settings)
+        evaluator.module.stem = torch.nn.Conv2d(3, 3, 1)
+        return evaluator
+
+    return MethodCase("InplaceDistillation", dict, evaluator=make)
+
+
+def test_inputs_of_weights_that_are_updated_between_the_draws_are_distilled(tmp_path):
+    _, watch = run(tmp_path, InplaceDistillation(), case=preceded(Preceded), step_every="subnet")
+    assert watch.steps == 4
+
+
+def test_inputs_of_weights_that_all_draws_share_are_compared(tmp_path):
+    assert run(tmp_path, InplaceDistillation(), case=preceded(Preceded))[1].steps == 4
+    with pytest.raises(ConfigurationError, match="same inputs"):
+        run(tmp_path, InplaceDistillation(), case=preceded(PrecededMixing))
+
+
 def test_only_the_first_steps_are_looked_at():
     model, inputs = torch.nn.Identity(), SameInputs()
     for step in range(6):
