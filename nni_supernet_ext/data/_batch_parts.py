@@ -54,6 +54,26 @@ def default_logits(output: Any) -> Tensor:
     return found
 
 
+def given_tensor(value: Any, name: str) -> Tensor:
+    """Return what a function of the user's returned, where it is a tensor.
+
+    Args:
+        value: What it returned.
+        name: The argument that the function was given as.
+
+    Example:
+        >>> given_tensor([1, 0], 'labels')
+        Traceback (most recent call last):
+        nni_supernet_ext.errors.DataError: Argument `labels` is expected to return a tensor, but got a list of 2...
+    """
+    if not isinstance(value, Tensor):
+        raise DataError(
+            f"Argument `{name}` is expected to return a tensor, but got {_described(value)}. Make one of it in "
+            "that function, for instance with `torch.as_tensor`."
+        )
+    return value
+
+
 def _described(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a dict with {list(value)}"

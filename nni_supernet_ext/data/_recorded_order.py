@@ -110,6 +110,21 @@ class RecordedOrder(DistributedSampler[Any]):
         # What it never hands out may be held out on purpose.
         self.support = handed
 
+    def follow(self, previous: RecordedOrder) -> None:
+        """Go on in a run whose loader was loaded again, with what was learned of a sampler of unknown kind.
+
+        Raises:
+            DataError: The dataset has another length.
+        """
+        if previous.size != self.size:
+            raise DataError(
+                f"The training dataset is expected to keep its {previous.size} examples, but got {self.size} after "
+                "reloading. Keep the length fixed during a run, or leave the data slot empty."
+            )
+        if not self._known:
+            self.support = previous.support
+            self.uneven = previous.uneven
+
     def take(self, count: int) -> Indices:
         """Return the examples of the next step: up to ``count``, fewer in an epoch's last batch."""
         if self._record is None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from nni.nas.evaluator.pytorch import RegressionModule
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -17,11 +18,12 @@ from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.probes import recorded_outputs
 from nni_supernet_ext.core.slots import DataSampler
 from nni_supernet_ext.core.state import StepState
-from nni_supernet_ext.data._batch_parts import default_labels, default_logits
+from nni_supernet_ext.data._batch_parts import default_labels, default_logits, given_tensor
 from nni_supernet_ext.data._example_norms import ExampleNorms
 from nni_supernet_ext.data._rebuilt_loader import known_loader_problems, loader_problems, rebuilt_loader
 from nni_supernet_ext.data._recorded_order import Indices, RecordedOrder
 from nni_supernet_ext.errors import CheckpointError, ConfigurationError, DataError, TrainingDivergedError
+from nni_supernet_ext.functional._targets import require_distributions
 from nni_supernet_ext.functional.importance import Schedule, gradient_norm_bound, resolve_schedule
 
 _STREAM = 104_729
@@ -54,8 +56,9 @@ class ImportanceDataSampler(DataSampler):
 
     Raises:
         ConfigurationError: A loader that cannot be rebuilt without loss, or bad arguments.
-        DataError: No labels, outputs that are not one row per example, a dataset that changes its length, or a
-            sampler of the user's own kind that hands out some examples more often than others.
+        DataError: No labels, labels of another loss than a softmax cross-entropy, outputs that are not one row per
+            example, a dataset that changes its length, or a sampler of the user's own kind that hands out some
+            examples more often than others.
         CheckpointError: A checkpoint of another dataset length.
         TrainingDivergedError: No bound of an epoch was finite.
 
@@ -89,6 +92,7 @@ class ImportanceDataSampler(DataSampler):
         self._recording = ExitStack()
         self._outputs: list[Any] = []
         self._waiting: list[tuple[Indices, Tensor, Tensor | None]] = []
+        self._soft: Tensor | None = None
 
     def problems(self, plan: Plan) -> Iterable[str]:
         """Refuse bad arguments, and loaders that cannot be rebuilt without loss."""
@@ -109,6 +113,12 @@ class ImportanceDataSampler(DataSampler):
             resolve_schedule(self.tau, "tau")
         except ConfigurationError as error:
             yield from error.problems
+        found = (self.logits, self.labels) == (default_logits, default_labels)
+        if found and isinstance(plan.training_module, RegressionModule):
+            yield (
+                "The evaluator is expected to classify, but got NNI's Regression, whose loss has no class scores "
+                "to bound a gradient norm by. Leave the data slot empty, or give `logits` and `labels` that do."
+            )
         yield from known_loader_problems(plan)
 
     def wrap(self, loader: Any) -> DataLoader[Any]:
@@ -119,12 +129,8 @@ class ImportanceDataSampler(DataSampler):
         previous = self._order
         self._order = RecordedOrder(loader.sampler, loader.dataset, self._draw)
         self._batch_size = int(loader.batch_size)
-        if self._plan is not None and previous is not None and previous.size != self._order.size:
-            raise DataError(
-                f"The training dataset is expected to keep its {previous.size} examples, but got "
-                f"{self._order.size} after reloading. Keep the length fixed during a run, or leave "
-                "the data slot empty."
-            )
+        if self._plan is not None and previous is not None:  # a run's loader is loaded again
+            self._order.follow(previous)
         return rebuilt_loader(loader, self._order)
 
     def prepare(self, plan: Plan) -> None:
@@ -139,8 +145,7 @@ class ImportanceDataSampler(DataSampler):
         self._schedule = resolve_schedule(self.tau, "tau")
         self._norms = ExampleNorms(self._order.size, self.granularity == "class", self.unseen == "keep")
         self._iteration = 0
-        self._waiting = []
-        self._not_finite = 0
+        self._waiting, self._soft = [], None
 
     def on_draws(self, state: StepState) -> None:
         """Note the step's examples and record what the model returns for them."""
@@ -157,7 +162,8 @@ class ImportanceDataSampler(DataSampler):
                 "The evaluator's training step is expected to run the model on the batch, but it did not. Leave "
                 "the data slot empty for evaluators with a model of their own."
             )
-        logits, labels = self.logits(self._outputs[-1]).detach(), self.labels(state.batch)
+        logits = given_tensor(self.logits(self._outputs[-1]), "logits").detach()
+        labels = given_tensor(self.labels(state.batch), "labels")
         self._outputs.clear()
         if len(logits) != len(self._current):
             raise DataError(
@@ -165,6 +171,7 @@ class ImportanceDataSampler(DataSampler):
                 f"examples, but got {len(logits)}. Give `logits`, a function that picks one row per example."
             )
         bounds, classes = gradient_norm_bound(logits, labels), None  # which refuses labels that do not fit
+        self._soft = labels.detach() if labels.is_floating_point() else None
         if self.granularity == "class":
             classes = labels.argmax(1) if labels.is_floating_point() else labels.detach().clone()
         self._waiting.append((self._current, bounds, classes))
@@ -198,7 +205,7 @@ class ImportanceDataSampler(DataSampler):
     def finish(self) -> None:
         """Stop recording."""
         self._recording.close()
-        self._waiting = []
+        self._waiting, self._soft = [], None
         self._plan = None
 
     def _draw(self, count: int) -> Indices | None:
@@ -221,6 +228,9 @@ class ImportanceDataSampler(DataSampler):
         """Move all measurements off the device and average them over ranks."""
         if self._plan is None:
             return
+        if self._soft is not None:  # on an accelerator the only look at them: here everything waits for it anyway
+            require_distributions(self._soft)
+        self._soft = None
         waiting, self._waiting = self._waiting, []
         indices = np.concatenate([part for part, _, _ in waiting]) if waiting else np.zeros(0, dtype=np.int64)
         bounds = torch.cat([b for _, b, _ in waiting]).double().cpu().numpy() if waiting else np.zeros(0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nni_supernet_ext.errors import ConfigurationError, DataError
+from nni_supernet_ext.functional._targets import require_distributions
 from nni_supernet_ext.functional._vectors import FloatVector, VectorLike, as_vector
 
 Schedule: TypeAlias = Literal["linear", "linear_down"] | float | Callable[[float], float]
@@ -139,9 +140,9 @@ def gradient_norm_bound(logits: Tensor, targets: Tensor) -> Tensor:
         Norms, shape ``(N,)``, float32, detached, on the device of ``logits``.
 
     Raises:
-        DataError: Shapes or dtypes that do not fit; other indices outside of 0 to C - 1, where the targets are on
-            the CPU. Elsewhere these are an error of the device, as for the loss: to look at them would have to wait
-            for it.
+        DataError: Shapes or dtypes that do not fit; where the targets are on the CPU, other indices outside of 0 to
+            C - 1 and rows that are no distribution. Elsewhere indices are an error of the device, as for the loss,
+            and rows are not looked at: it would have to wait for the device.
 
     Example:
         >>> gradient_norm_bound(torch.tensor([[0.0, 0.0], [500.0, 0.0]]), torch.tensor([0, 0])).tolist()
@@ -162,6 +163,8 @@ def gradient_norm_bound(logits: Tensor, targets: Tensor) -> Tensor:
     with torch.no_grad():
         probabilities = torch.softmax(logits.detach().float(), dim=1)
         if targets.shape == logits.shape and targets.is_floating_point():
+            if targets.device.type == "cpu":  # to look at others would have to wait for the device
+                require_distributions(targets)
             return torch.linalg.vector_norm(probabilities - targets.float(), dim=1)
         if targets.shape != logits.shape[:1] or targets.is_floating_point():
             raise DataError(
@@ -188,7 +191,7 @@ def _refuse_unknown_classes(classes: Tensor, n_classes: int) -> None:
         raise DataError(
             f"Argument `targets` is expected to hold class indices from 0 to {n_classes - 1}, or {_IGNORED} for "
             f"ignored examples, but got {lowest if lowest < 0 else highest}. Give as many class scores as there "
-            "are classes."
+            f"are classes, and {_IGNORED} for what the loss ignores by another index."
         )
 
 
