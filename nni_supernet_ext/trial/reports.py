@@ -18,8 +18,9 @@ class ReportLog:
 
     Args:
         path: File of JSON lines in the trial's folder.
-        again: Whether a result of an index that is there replaces that one and all after it: the script runs once
-            more in the same folder. Default False: only what is new counts, as after a resume.
+        again: Whether the script runs once more in the same folder: the first result of an index that the file
+            holds replaces that one and all after it that the file held. Default False: only what is new counts, as
+            after a resume.
 
     Example:
         >>> import tempfile
@@ -33,7 +34,7 @@ class ReportLog:
 
     def __init__(self, path: Path, again: bool = False) -> None:
         self._path = path
-        self._again = again
+        self._before: set[int] = set()
         self.entries: dict[int, dict[str, Any]] = {}
         self._failed = False
         if not path.exists():
@@ -44,22 +45,35 @@ class ReportLog:
             except json.JSONDecodeError:
                 continue  # The last line of a killed trial may be cut.
             self.entries.setdefault(int(entry["index"]), entry["metrics"])
+        if again:
+            self._before = set(self.entries)
 
     def add(self, index: int, metrics: Mapping[str, Any]) -> bool:
         """Note a result; False if there is one of that index that stays."""
-        if index in self.entries and not self._again:
+        if index in self.entries and index not in self._before:
             return False
-        stale = [known for known in self.entries if known >= index]
+        stale = {known for known in self._before if known >= index} if index in self._before else set()
+        self._before -= stale
         for known in stale:
             del self.entries[known]
         self.entries[index] = dict(metrics)
         try:
             if stale:
-                self._path.write_text("", encoding="utf-8")
-            for new in self.entries if stale else [index]:
-                append_line(self._path, json.dumps({"index": new, "metrics": self.entries[new]}))
+                self._write()
+            else:
+                append_line(self._path, _line(index, metrics))
         except OSError as error:
             if not self._failed:
                 _logger.warning("%s cannot be written: %s. The trial goes on.", self._path, error)
             self._failed = True
         return True
+
+    def _write(self) -> None:
+        """Write all of it, in one moment: who is killed meanwhile finds what was there before."""
+        partial = self._path.with_suffix(".writing")
+        partial.write_text("".join(f"{_line(*entry)}\n" for entry in self.entries.items()), encoding="utf-8")
+        partial.replace(self._path)
+
+
+def _line(index: int, metrics: Mapping[str, Any]) -> str:
+    return json.dumps({"index": index, "metrics": dict(metrics)})

@@ -169,6 +169,22 @@ def test_a_script_that_runs_again_by_itself_reports_its_own_results(
     assert reported(tmp_path) == {0: {"default": 0.1}, 1: {"default": 0.7}}
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_reports_in_an_order_of_the_scripts_own_stay(tmp_path: Path, again: bool) -> None:
+    path = tmp_path / "reports.jsonl"
+    log = ReportLog(path, again)
+    assert [log.add(index, {"default": value}) for index, value in ((5, 0.5), (3, 0.3), (5, 0.9))] == [True] * 2 + [
+        False
+    ]
+    assert (
+        log.entries == ReportLog(path).entries == reported(tmp_path) == {5: {"default": 0.5}, 3: {"default": 0.3}}
+    )
+
+    later = ReportLog(path, again=True)
+    assert later.add(4, {"default": 0.4}) and later.add(3, {"default": 0.1}) and later.add(2, {"default": 0.2})
+    assert reported(tmp_path) == {index: {"default": index / 10} for index in (2, 4)} | {3: {"default": 0.1}}
+
+
 def test_nothing_is_no_final_result(tmp_path: Path) -> None:
     with (
         Trial(folder=tmp_path) as trial,
