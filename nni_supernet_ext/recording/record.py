@@ -61,7 +61,10 @@ class ExperimentRecord:
         self._trials = {trial.id: trial for trial in trials}
         self._next = max((trial.sequence for trial in trials), default=-1) + 1
         self._next_parameter = max((trial.parameter_id for trial in trials), default=-1) + 1
-        self._known = {_key(t.parameters): t.final for t in trials if t.state == "SUCCEEDED"}
+        self._known: dict[str, list[Any]] = {}
+        for trial in trials:
+            if trial.state == "SUCCEEDED":
+                self._known.setdefault(_key(trial.parameters), []).append(trial.final)
         self._warned = False
         self._since = now()
         self.writer = BatchWriter(self.database)
@@ -114,11 +117,12 @@ class ExperimentRecord:
         """
         parameters, final = subnet_parameters(sample), finite_only(metrics)
         key = _key(parameters)
-        if key in self._known and self._known[key] == final:
+        known = self._known.setdefault(key, [])
+        if final in known:
             return False
-        if key in self._known:
+        if known:
             self._warn_of_another_search()
-        self._known[key] = final
+        known.append(final)
         trial = StoredTrial(_new_id(), self._next, self._next_parameter, parameters, "SUCCEEDED", {})
         self._next += 1
         self._next_parameter += 1

@@ -203,7 +203,7 @@ def test_a_search_s_page_shows_its_own_metric_of_the_training(tmp_path: Path) ->
 
 def test_another_search_of_the_same_experiment_is_added(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = [[0.5, 0.4], [0.5, 0.9], [0.8, 0.9]]
-    for values in found:
+    for values in [*found, *found]:  # and all of them go on later
         record = ExperimentRecord(folder)
         for op, value in zip(("conv", "skip"), values, strict=True):
             record.subnet({"op": op}, {"default": value, "val_loss": math.nan})
