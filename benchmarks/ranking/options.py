@@ -30,6 +30,9 @@ DEVICES: dict[str, Callable[[], bool]] = {
 }
 """Accelerator -> whether there is one."""
 
+_ADDED: dict[Path, set[str]] = {}
+"""File with parts -> the names that it has added."""
+
 
 def parsed(arguments: Sequence[str] | None, description: str | None) -> argparse.Namespace:
     """Parse and check the arguments; ends the process with a message where something is wrong with them.
@@ -117,6 +120,9 @@ def _part(text: str) -> tuple[int, int]:
 def further_parts(file: str) -> Path:
     """Run a Python file that adds entries to `PARTS`."""
     _refuse_a_known_module(Path(file))
+    path = Path(file).resolve()
+    for name in _ADDED.pop(path, ()):  # it runs again in this process, and adds them again
+        PARTS.pop(name, None)
     before = dict(PARTS)
     try:
         spec = importlib.util.spec_from_file_location(Path(file).stem, file)
@@ -135,6 +141,7 @@ def further_parts(file: str) -> Path:
             "`parts`: PARTS['mine'] = lambda run: Method({...})."
         )
     _refuse_other_names(file, before)
+    _ADDED[path] = set(PARTS) - set(before)
     return Path(file)
 
 
