@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, Sampler
 
 from nni_supernet_ext.core.own_generators import own_generators_seeded
@@ -19,8 +21,9 @@ def detached_batches(loader: Any, count: int, seed: int) -> Iterator[Any]:
     """Yield up to ``count`` batches, the same ones for the same seed, leaving all random state alone.
 
     A ``DataLoader`` over a map-style dataset is read through a loader of its own in this process and through copies
-    of its samplers, so that persistent workers and running iterations of the original are not touched. Other
-    loaders are iterated. Generators of the loader's, the samplers' and the data set's own are seeded meanwhile.
+    of its samplers, so that persistent workers and running iterations of the original are not touched. Several
+    loaders give a batch together, as in a training. Other loaders are iterated. Generators of the loader's, the
+    samplers' and the data set's own are seeded meanwhile.
 
     Args:
         loader: Training loader.
@@ -36,8 +39,25 @@ def detached_batches(loader: Any, count: int, seed: int) -> Iterator[Any]:
         [4, 2]
     """
     with seeded_globals(seed), own_generators_seeded(loader, seed):
-        batches = list(islice(iter(_own_loader(loader, seed)), count))
+        batches = list(islice(_batches(loader, seed), count))
     yield from batches
+
+
+def _batches(loader: Any, seed: int) -> Iterator[Any]:
+    """Iterate as Lightning does in a training: over several loaders side by side, in one batch."""
+    mode: Any = "max_size_cycle"
+    if isinstance(loader, CombinedLoader):
+        loader, mode = loader.iterables, loader._mode
+    elif not _holds_loaders(loader):
+        return iter(_own_loader(loader, seed))
+    own = apply_to_collection(loader, DataLoader, _own_loader, seed)
+    return (batch for batch, _, _ in CombinedLoader(own, mode))
+
+
+def _holds_loaders(value: Any) -> bool:
+    """Tell a collection of loaders from an iterable of batches."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return any(isinstance(part, DataLoader) or _holds_loaders(part) for part in inner)
 
 
 def _own_loader(loader: Any, seed: int) -> Any:

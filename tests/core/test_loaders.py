@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -218,3 +219,26 @@ def test_parts_that_hold_each_other_are_looked_through_once():
     loader = DataLoader(DATA, batch_size=4, sampler=sampler)
     assert len(list(detached_batches(loader, 2, seed=0))) == 2
     assert sampler.passes == 0
+
+
+@pytest.mark.parametrize("mode", ["max_size_cycle", "min_size"])
+def test_several_loaders_give_a_batch_together_as_in_a_training(mode):
+    generator = torch.Generator().manual_seed(1)
+    long = DataLoader(DATA, batch_size=4, shuffle=True, generator=generator)
+    loaders = {"short": DataLoader(DATA, batch_size=6), "long": long}
+    state = generator.get_state()
+    combined = CombinedLoader(loaders, mode)
+    given = loaders if mode == "max_size_cycle" else combined  # what Lightning makes of loaders
+    batches = list(detached_batches(given, 9, seed=5))
+    assert [sorted(batch) for batch in batches] == [["long", "short"]] * len(list(combined))
+    assert [batch["short"][0].tolist() for batch in batches] == [
+        batch["short"][0].tolist() for batch, _, _ in combined
+    ]
+    generator.set_state(state)
+    again = list(detached_batches(given, 9, seed=5))
+    assert [batch["long"][0].tolist() for batch in again] == [batch["long"][0].tolist() for batch in batches]
+    assert torch.equal(generator.get_state(), state)
+    listed = [DataLoader(DATA, batch_size=6), DataLoader(DATA, batch_size=6)]
+    assert [len(batch) for batch in detached_batches(listed, 9, seed=5)] == [2, 2]
+    batches_alone = [[torch.zeros(2)], [torch.ones(2)]]
+    assert list(detached_batches(batches_alone, 1, seed=5)) == batches_alone[:1]
