@@ -155,7 +155,7 @@ def _is_of(tensor: Tensor, examples: int) -> bool:
 def _summed(output: Any, examples: int) -> Tensor:
     """Return the sum of each example's outputs, over all tensors that hold some, shape ``(examples, 1)``."""
     tensors = _tensors(output)
-    rows = [t.flatten(1).sum(1) for t in tensors if _is_of(t, examples) and t.is_floating_point()]
+    rows = [t.reshape(examples, -1).sum(1) for t in tensors if _is_of(t, examples) and t.is_floating_point()]
     if not rows:
         raise DataError(
             f"The model's output is expected to hold a tensor with a row for each of {examples} examples, but got "

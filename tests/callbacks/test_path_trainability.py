@@ -40,10 +40,11 @@ class Columns(ModelSpace):
         self.head, self.rows = nn.Linear(8, 3), rows
 
     def forward(self, x: Tensor, scale: Tensor) -> dict[str, Any]:
-        """Return scores of shape ``(N, 3)``, and beside them the hidden units."""
+        """Return scores of shape ``(N, 3)``, and beside them the hidden units and one score alone."""
         hidden = self.op(x * scale).tanh()
         scores = self.head(hidden)
-        outputs = {"scores": scores, "hidden": hidden, "best": scores.argmax(1)} if self.rows else {}
+        first = {"first": scores[:, 0], "best": scores.argmax(1)}
+        outputs = {"scores": scores, "hidden": hidden, **first} if self.rows else {}
         return {**outputs, "penalty": scores.square().mean(), "name": "columns"}
 
 
@@ -92,7 +93,7 @@ def test_the_model_is_called_as_the_evaluators_steps_call_it(tmp_path: Path) -> 
     gradients = []
     for row in bytes_[:3]:
         output = network(x=row[None].float() / 255, scale=torch.tensor(2.0))
-        total = output["scores"].sum() + output["hidden"].sum()
+        total = output["scores"].sum() + output["hidden"].sum() + output["first"].sum()
         gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(total, weights)]).double().numpy())
     kernel = np.array([[one @ other for other in gradients] for one in gradients])
     eigenvalues = np.linalg.eigvalsh(kernel)
