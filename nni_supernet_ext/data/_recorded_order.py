@@ -163,10 +163,10 @@ class RecordedOrder(DistributedSampler[Any]):
 
     def _user_order(self) -> Iterable[int]:
         if self.num_replicas == 1:
-            return (_checked(index) for index in self._own)
+            return (_checked(index, self.size) for index in self._own)
         if self._known and not isinstance(self._own, SubsetRandomSampler) and self._length == self.size:
             return super().__iter__()
-        order = self._users = [_checked(index) for index in self._own]
+        order = self._users = [_checked(index, self.size) for index in self._own]
         repeated = order * math.ceil(self.total_size / len(order))
         return repeated[self.rank : self.total_size : self.num_replicas]
 
@@ -191,11 +191,14 @@ def _known_support(sampler: Sampler[int], size: int) -> Indices:
     return np.zeros(0, dtype=np.int64)
 
 
-def _checked(index: Any) -> int:
+def _checked(index: Any, size: int) -> int:
     try:
-        return index.__index__()
+        place: int = index.__index__()
     except (AttributeError, TypeError):
+        place = -1
+    if not 0 <= place < size:
         raise DataError(
-            f"The training loader's sampler is expected to yield integers, but got {index!r}. Use a sampler of "
-            "dataset indices."
-        ) from None
+            f"The training loader's sampler is expected to yield integers from 0 to {size - 1}, but got {index!r}. "
+            "Use a sampler of dataset indices."
+        )
+    return place

@@ -113,3 +113,10 @@ def test_a_loader_that_is_loaded_again_keeps_the_samplers_examples(tmp_path: Pat
 def test_a_loader_that_is_loaded_again_decides_no_frequencies(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="equally often, but got Oftener"):
         train(_reloading(Oftener), {"data": ImportanceDataSampler(0.5)}, tmp_path, epochs=2)
+
+
+@pytest.mark.parametrize("wrong", [-1, 40, "7"])
+def test_a_sampler_of_other_things_than_indices_is_named(tmp_path: Path, wrong: Any) -> None:
+    case = _case(Numbered(), sampler=[0, 1, wrong])
+    with pytest.raises(DataError, match=f"integers from 0 to 39, but got {wrong!r}"):
+        train(case, {"data": ImportanceDataSampler(0.5)}, tmp_path, epochs=1)
