@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities import CombinedLoader
 
 
 def restart_train_iterator(trainer: Any) -> None:
@@ -46,3 +47,16 @@ def missing_unused_parameters(trainer: Any) -> bool:
     if not isinstance(strategy, DDPStrategy):
         return False
     return not getattr(strategy, "_ddp_kwargs", {}).get("find_unused_parameters", False)
+
+
+def combined_like(loader: CombinedLoader, iterables: Any) -> CombinedLoader:
+    """Combine other iterables in the way that a combined loader combines its own.
+
+    Args:
+        loader: Lightning's combination of loaders, whose mode has no public name.
+        iterables: What to combine.
+
+    Returns:
+        The new combination.
+    """
+    return CombinedLoader(iterables, loader._mode)

@@ -13,6 +13,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, Sampler
 
+from nni_supernet_ext._compat.lightning_loops import combined_like
 from nni_supernet_ext.core.own_generators import own_generators_seeded
 from nni_supernet_ext.core.random_state import seeded_globals
 
@@ -45,13 +46,12 @@ def detached_batches(loader: Any, count: int, seed: int) -> Iterator[Any]:
 
 def _batches(loader: Any, seed: int) -> Iterator[Any]:
     """Iterate as Lightning does in a training: over several loaders side by side, in one batch."""
-    mode: Any = "max_size_cycle"
-    if isinstance(loader, CombinedLoader):
-        loader, mode = loader.iterables, loader._mode
-    elif not _holds_loaders(loader):
+    if isinstance(loader, Mapping) or _holds_loaders(loader):
+        loader = CombinedLoader(loader, "max_size_cycle")
+    if not isinstance(loader, CombinedLoader):
         return iter(_own_loader(loader, seed))
-    own = apply_to_collection(loader, DataLoader, _own_loader, seed)
-    return (batch for batch, _, _ in CombinedLoader(own, mode))
+    own = apply_to_collection(loader.iterables, DataLoader, _own_loader, seed)
+    return (batch for batch, _, _ in combined_like(loader, own))
 
 
 def _holds_loaders(value: Any) -> bool:
