@@ -83,4 +83,7 @@ def _arguments_of(
             failure = error
         finally:
             handle.remove()
+    if found and found[0][0] and all(isinstance(value, str) for value in found[0][0]):
+        # A step for pairs takes the names of a dictionary of two for one.
+        return None, TypeError(f"it calls the model with {found[0][0][0]!r}, a key of the batch")
     return (found[0] if found else None), failure

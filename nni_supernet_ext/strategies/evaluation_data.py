@@ -88,11 +88,13 @@ class SearchData:
         """Return the loader for ``'train'`` or ``'val'``, from the data module where there is one.
 
         Raises:
-            ConfigurationError: There are several.
+            ConfigurationError: There are several to rank by.
         """
         found = self._found(stage)
         if not isinstance(found, (list, tuple, dict)):
             return found
+        if stage == "train" and len(found) > 1:
+            return found  # They give a batch together, as in the training.
         if len(found) != 1:
             raise ConfigurationError(
                 f"Argument `{stage}_dataloaders` of the evaluator is expected to be one loader for a search, but "

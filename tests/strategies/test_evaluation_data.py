@@ -18,6 +18,7 @@ from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.strategies import SupernetEvolution, SupernetStrategy
 from nni_supernet_ext.strategies.evaluation_data import refuse_hooks_of_data
 from nni_supernet_ext.testing import ToyCellSpace, toy_data, toy_evaluator, toy_supernet
+from nni_supernet_ext.testing.toys import ToyModule
 
 
 @nni.trace
@@ -79,6 +80,33 @@ def test_one_loader_in_a_list_is_used_and_several_are_refused(tmp_path: Path, gi
     listed.val_dataloaders = given([plain.val_dataloaders, plain.val_dataloaders])
     with pytest.raises(ConfigurationError, match=r"`val_dataloaders` .* one loader for a search, but got 2"):
         search(toy_supernet().model, listed)
+
+
+class TwoLoaders(ToyModule):
+    """Train on the batches of two loaders together."""
+
+    def training_step(self, batch, batch_idx):
+        images, labels = (torch.cat(parts) for parts in zip(batch["a"], batch["b"], strict=True))
+        return super().training_step((images, labels), batch_idx)
+
+
+def test_statistics_from_several_training_loaders(tmp_path: Path) -> None:
+    """They are those of the two joined batch by batch."""
+    images, labels = toy_data(64).tensors
+    halves = {
+        name: DataLoader(TensorDataset(images[part], labels[part]), batch_size=16)
+        for name, part in (("a", slice(0, 32)), ("b", slice(32, 64)))
+    }
+    order = torch.arange(64).view(2, 2, 16).transpose(0, 1).flatten()
+    joined = DataLoader(TensorDataset(images[order], labels[order]), batch_size=32)
+    histories = []
+    for module, loaders in ((TwoLoaders(num_classes=10), halves), (ToyModule(num_classes=10), joined)):
+        given = toy_evaluator(root=tmp_path)
+        evaluator = Lightning(
+            module, given.trainer, train_dataloaders=loaders, val_dataloaders=given.val_dataloaders
+        )
+        histories.append(search(toy_supernet().model, evaluator).history)
+    assert histories[0] == histories[1]
 
 
 @nni.trace
