@@ -81,7 +81,7 @@ def set_up_search(search: Any, evaluator: Lightning, engine: Any) -> SearchSetup
         constraint=search.constraint,
         inputs=_example(search, evaluator, validation) if counts else None,
     )
-    journal = Journal(search.journal, _identity(search, settings["limit_batches"]))
+    journal = Journal(search.journal, _identity(search, evaluator, settings["limit_batches"]))
     distributed = None
     if isinstance(engine, TrainingServiceExecutionEngine):
         refuse_hooks_of_data(evaluator)
@@ -89,14 +89,16 @@ def set_up_search(search: Any, evaluator: Lightning, engine: Any) -> SearchSetup
     return SearchSetup(subnets, budget, journal, distributed)
 
 
-def _identity(search: Any, limit: int | None) -> dict[str, Any]:
+def _identity(search: Any, evaluator: Lightning, limit: int | None) -> dict[str, Any]:
     """Return what the search's evaluations depend on."""
+    precision = str(evaluator.trainer.precision)
     return {
         "choices": [repr(mutable) for mutable in search.supernet.domain.mutables.values()],
         "seed": search.seed,
         "recalibrate_batches": search.recalibrate_batches,
         "limit_batches": limit,
         "weights": search.weights.digest(search.supernet),
+        **({} if precision == "32-true" else {"precision": precision}),
     }
 
 

@@ -135,6 +135,14 @@ def test_a_metric_that_nothing_logs_is_no_failure_of_the_subnet(tmp_path: Path) 
         run(evolution(metric="val_f1"), tmp_path, continue_on_failure=True)
 
 
+def test_a_journal_of_another_precision_is_refused(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.jsonl"
+    run(evolution(journal=journal), tmp_path)
+    with pytest.raises(CheckpointError, match="expected to belong to this search"):
+        half = RawFormatModelSpace(toy_supernet().model, toy_evaluator(root=tmp_path, precision="bf16-mixed"))
+        evolution(journal=journal)(half, SequentialExecutionEngine())
+
+
 def test_a_metric_that_the_journal_does_not_hold_is_refused(tmp_path: Path) -> None:
     journal = tmp_path / "journal.jsonl"
     run(evolution(journal=journal), tmp_path)
