@@ -28,7 +28,7 @@ _SEED_OFFSET = 7919
 """Keeps the validation's random subnets apart from the training's draws of the same seed."""
 
 
-def fixed_subnets(plan: Plan, n_random: int) -> dict[str, Sample]:
+def _fixed_subnets(plan: Plan, n_random: int) -> dict[str, Sample]:
     """Choose the subnets that are validated: the smallest, the largest and some random ones.
 
     Args:
@@ -44,6 +44,26 @@ def fixed_subnets(plan: Plan, n_random: int) -> dict[str, Sample]:
     for index in range(n_random):
         chosen[f"random_{index}"] = plan.supernet.domain.random(rng)
     return chosen
+
+
+def validated_subnets(plan: Plan, validate: int | Mapping[str, Sample]) -> dict[str, Sample]:
+    """Return the subnets to validate by their names.
+
+    Args:
+        plan: Plan of the run.
+        validate: Name -> sample, or how many random subnets beside the smallest and the largest.
+
+    Returns:
+        Name -> sample.
+
+    Raises:
+        SpaceError: A given sample is none of the space.
+    """
+    if not isinstance(validate, Mapping):
+        return _fixed_subnets(plan, validate)
+    for name, sample in validate.items():
+        plan.supernet.domain.validate(sample, f"validate[{name!r}]")
+    return dict(validate)
 
 
 class SubnetValidation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,15 @@ from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.slots import DataSampler, Objective, PathSampler, WeightStore
 from nni_supernet_ext.core.step_settings import step_settings
 from nni_supernet_ext.core.supernet import Supernet
-from nni_supernet_ext.core.validation import SubnetValidation, fixed_subnets
+from nni_supernet_ext.core.validation import SubnetValidation, validated_subnets
 from nni_supernet_ext.errors import ConfigurationError
 from nni_supernet_ext.objectives.task import TaskLoss
 from nni_supernet_ext.paths.uniform import UniformPathSampler
 from nni_supernet_ext.recording import Recording, open_recording
-from nni_supernet_ext.strategies.evaluation_data import set_up_data
 from nni_supernet_ext.strategies.quality import usual_quality
 from nni_supernet_ext.strategies.supernet_checks import argument_problems, listed
 from nni_supernet_ext.strategies.trainer_callbacks import default_checkpoint
+from nni_supernet_ext.strategies.training_data import TrainingData
 from nni_supernet_ext.weights.shared import SharedWeights
 from nni_supernet_ext.weights.trained_with import note_weight_store
 
@@ -153,7 +153,7 @@ class SupernetStrategy(RandomOneShot):
 
     def _initialize(self, model_space: RawFormatModelSpace, engine: SequentialExecutionEngine) -> Any:
         self._evaluator = check_evaluator(model_space.evaluator, used=self._resumes(model_space.evaluator))
-        self._data_methods = _own_data_methods(self._evaluator)
+        self._data = TrainingData(self._evaluator)
         return super()._initialize(model_space, engine)
 
     def configure_oneshot_module(self, training_module: LightningModule) -> SupernetModule:
@@ -176,7 +176,7 @@ class SupernetStrategy(RandomOneShot):
             seed=self.seed,
             training_module=training_module,
             trainer=evaluator.trainer,
-            train_loader=_train_loader(evaluator),
+            train_loader=self._data.loader,
             datamodule=evaluator.datamodule,
             set_to_none=self.set_to_none,
         )
@@ -186,7 +186,9 @@ class SupernetStrategy(RandomOneShot):
         for component in self._plan.components():
             if isinstance(component, Component):
                 component.arrange(self._plan)
-        return SupernetModule(training_module, self._plan, self._validation())
+        subnets = validated_subnets(self._plan, self.validate)
+        validation = SubnetValidation(self._plan, subnets, self.recalibrate_batches)
+        return SupernetModule(training_module, self._plan, validation)
 
     def train_dataloader(self, train_dataloader_fn: Any, val_dataloader_fn: Any) -> Any:
         """Return the loader to train from, rebuilt by the data slot where it is filled."""
@@ -305,44 +307,4 @@ class SupernetStrategy(RandomOneShot):
             trainer.callbacks = before
             fit_kwargs.clear()
             fit_kwargs.update(given)
-            self._give_data_back()
-
-    def _give_data_back(self) -> None:
-        """Take NNI's wrappers of the loaders off the user's data module, which a search may use next."""
-        assert self._evaluator is not None
-        for name, method in self._data_methods.items():
-            if method is not None:
-                setattr(self._evaluator.datamodule, name, method)
-            else:
-                vars(self._evaluator.datamodule).pop(name, None)
-
-    def _validation(self) -> SubnetValidation:
-        assert self._plan is not None
-        if isinstance(self.validate, Mapping):
-            subnets: dict[str, Sample] = dict(self.validate)
-            for name, sample in subnets.items():
-                self._plan.supernet.domain.validate(sample, f"validate[{name!r}]")
-        else:
-            subnets = fixed_subnets(self._plan, self.validate)
-        return SubnetValidation(self._plan, subnets, self.recalibrate_batches)
-
-
-def _own_data_methods(evaluator: Lightning) -> dict[str, Any]:
-    """Return what a data module itself, and not its class, has in the places where NNI puts wrappers."""
-    if evaluator.datamodule is None:
-        return {}
-    return {name: vars(evaluator.datamodule).get(name) for name in ("train_dataloader", "val_dataloader")}
-
-
-def _train_loader(evaluator: Lightning) -> Callable[[], Any]:
-    """Return a function that gives the user's own loader, also once NNI has put the strategy's in its place."""
-    if evaluator.datamodule is None:
-        return lambda: evaluator.train_dataloaders
-    own: Callable[[], Any] = evaluator.datamodule.train_dataloader
-
-    def loader() -> Any:
-        if getattr(evaluator.trainer, "datamodule", None) is None:  # a training would attach it and set it up
-            set_up_data(evaluator)
-        return own()
-
-    return loader
+            self._data.give_back()
