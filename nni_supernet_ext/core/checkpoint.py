@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import Tensor
-from torch.nn.parameter import is_lazy
-
 from nni_supernet_ext.core.component import Component
 from nni_supernet_ext.core.plan import Plan
+from nni_supernet_ext.core.stored import stored_shapes
 from nni_supernet_ext.errors import CheckpointError
 
 
@@ -91,11 +89,7 @@ class Fingerprint:
 def _shapes(plan: Plan) -> dict[str, list[int]]:
     # What the evaluator's module trains beside the model is in the checkpoint too.
     state = {**plan.training_module.state_dict(), **plan.supernet.model.state_dict()}
-    return {
-        str.__str__(name).removeprefix("_model."): list(value.shape)
-        for name, value in state.items()
-        if isinstance(value, Tensor) and not is_lazy(value)
-    }
+    return {name.removeprefix("_model."): shape for name, shape in stored_shapes(state).items()}
 
 
 def check_shapes(saved: Mapping[str, list[int]], now: Mapping[str, list[int]]) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from nni_supernet_ext._compat.activation import compile_activation
 from nni_supernet_ext.core.domain import Domain
 from nni_supernet_ext.core.draw import Sample, describe_sample
+from nni_supernet_ext.core.stored import stored_bytes
 from nni_supernet_ext.core.structure import structure_of
 from nni_supernet_ext.errors import SpaceError
 from nni_supernet_ext.functional._module_modes import preserved_modes
@@ -86,10 +87,7 @@ class Supernet:
         """
         digest = hashlib.sha256()
         for value in self.model.state_dict().values():
-            if not isinstance(value, torch.Tensor):  # state that a module keeps beside its tensors
-                digest.update(repr(value).encode())
-                continue
-            digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(stored_bytes(value))
         return digest.hexdigest()
 
     def extract(self, sample: Sample, verify: Any = None) -> nn.Module:

@@ -18,6 +18,7 @@ from nni_supernet_ext.core.checkpoint import check_shapes
 from nni_supernet_ext.core.draw import Sample, describe_sample
 from nni_supernet_ext.core.plan import Plan
 from nni_supernet_ext.core.slots import WeightStore
+from nni_supernet_ext.core.stored import stored_bytes, stored_shapes
 from nni_supernet_ext.core.supernet import Supernet
 from nni_supernet_ext.errors import CheckpointError, SpaceError
 
@@ -145,13 +146,9 @@ class SubSupernetWeights(WeightStore):
         for part in self.parts:
             region = json.dumps(plain_sample(part.region), sort_keys=True)
             digest.update(f"{part.index} {region}".encode())
-            for name, tensor in part.weights.items():
-                if not isinstance(tensor, Tensor):  # state that a module keeps beside its tensors
-                    digest.update(f"{name} {tensor!r}".encode())
-                    continue
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                data = tensor.detach().cpu().reshape(-1).contiguous()
-                digest.update(data.view(torch.uint8).numpy().tobytes())
+            for name, value in part.weights.items():
+                kind = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+                digest.update(f"{name} {kind}".encode() + stored_bytes(value))
         return digest.hexdigest()
 
     def _is_loaded(self, model: torch.nn.Module, part: SubSupernet) -> bool:
@@ -187,11 +184,7 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, Any]) -> None:
 
 def check_network(model: torch.nn.Module, weights: Mapping[str, Any]) -> None:
     """Refuse stored weights of another network than a model."""
-    check_shapes(_shapes(weights), _shapes(model.state_dict()))
-
-
-def _shapes(weights: Mapping[str, Any]) -> dict[str, list[int]]:
-    return {str.__str__(name): list(value.shape) for name, value in weights.items() if isinstance(value, Tensor)}
+    check_shapes(stored_shapes(weights), stored_shapes(model.state_dict()))
 
 
 def copied_weights(model: torch.nn.Module) -> dict[str, Any]:
